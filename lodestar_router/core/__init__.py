@@ -1,0 +1,1 @@
+"""Values and views: pure, no I/O, no clock, no threads."""

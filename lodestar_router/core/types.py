@@ -1,0 +1,154 @@
+"""The values that travel from a request to its training label.
+
+    EngineSpec ─ registered in ─► Fleet ─► EngineSnapshot ┐
+    RoutedRequest, prefix match ──────────────────────────┴► Candidate ─► Decision ─► Outcome
+
+All are immutable. A name ends in its unit; a name without one is a count.
+Times are monotonic seconds. No I/O, clock or logging here.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NewType
+
+import numpy as np
+import numpy.typing as npt
+
+EngineId = NewType("EngineId", str)
+FloatMatrix = npt.NDArray[np.float32]
+FloatVector = npt.NDArray[np.float32]
+
+UNKNOWN_GPU = "unknown"
+
+
+class PrefixViewKind(StrEnum):
+    """How much the router knows about the blocks an engine's KV cache holds."""
+
+    EXACT = "exact"  # every event since the cache was empty has been applied
+    PARTIAL = "partial"  # fed by events, but some were missed: may over- or under-state
+    APPROXIMATE = "approximate"  # no events: what this router sent there, LRU-bounded
+    NONE = "none"  # nothing known (prefix caching off, or just registered)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSpec:
+    """One engine as the operator or discovery names it."""
+
+    engine_id: EngineId
+    url: str  # scheme://host:port, no trailing slash
+    gpu: str = UNKNOWN_GPU  # GPU kind, e.g. "A30": groups engines of equal speed
+    model: str | None = None  # expected served model; None: ask the engine
+    kv_events: tuple[str, ...] = ()  # ZMQ PUB endpoints, one per data-parallel rank
+    kv_replay: tuple[str, ...] = ()  # ZMQ ROUTER endpoints, same order
+    scheduler_stats: str | None = None  # ZMQ PUB endpoint of the vLLM plugin
+    api_key_env: str | None = None  # environment variable that holds the engine's key
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineLoad:
+    """What an engine says of its own scheduler, from /metrics or the stats plugin."""
+
+    observed_at_s: float  # when the router received it
+    source: str  # "metrics" or "scheduler_stats"
+    num_running_reqs: int
+    num_waiting_reqs: int
+    kv_cache_usage_ratio: float  # 0..1 (vllm:kv_cache_usage_perc is too)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSnapshot:
+    """One engine as the router believed it to be at one instant.
+
+    Never updated in place: the decision, its log line and its training row
+    share one object.
+    """
+
+    engine_id: EngineId
+    gpu: str
+    load: EngineLoad | None  # None: the engine has not reported yet
+    prefix_view: PrefixViewKind
+    inflight_requests: int  # sent by this router, not yet ended
+    inflight_prefill_requests: int  # of those, first token not yet back
+    inflight_prefill_tokens: int  # their uncached prompt tokens
+    inflight_decode_tokens: int  # prompt tokens of those past their first token
+    kv_blocks: int | None = None  # capacity of the KV cache; None: unknown
+    block_size_tokens: int | None = None
+    log_residual: float = 0.0  # recent mean of ln(observed / predicted TTFT) on this engine
+
+    def load_age_s(self, now_s: float) -> float | None:
+        """Seconds since the engine last reported; None if it never did."""
+        return None if self.load is None else now_s - self.load.observed_at_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """An engine that passed the filters, with what is true for one request."""
+
+    engine: EngineSnapshot
+    cached_prefix_tokens: int  # prompt tokens expected in its KV cache, at most prompt_tokens - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutedRequest:
+    """What routing knows of a request; never its text."""
+
+    request_id: str
+    model: str
+    prompt_tokens: int  # 1 at least; estimated when `tokens_known` is false
+    tokens_known: bool
+    max_output_tokens: int | None
+    stream: bool
+    now_s: float  # the instant of the decision
+    session_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Decision:
+    """Which engine gets a request, and everything needed to explain or learn from it.
+
+    `features` holds exactly the vectors that were scored, one row per candidate
+    in the order of `candidates`: they are the training inputs.
+    """
+
+    policy: str
+    candidates: Sequence[Candidate]
+    chosen: int  # index into candidates
+    costs: Sequence[float]  # the policy's own cost per candidate, lower is better
+    reason: str  # which consideration decided: affinity, load, tie, ...
+    propensity: float = 1.0  # probability with which the policy would choose this one
+    features: FloatMatrix | None = None  # [candidates, features], unscaled
+    base_s: FloatVector | None = None  # [candidates] TTFT by the physical base alone
+    predicted_ttft_s: FloatVector | None = None  # [candidates]
+    model_version: int | None = None  # None: no learned model took part
+    schema_version: int | None = None
+
+    @property
+    def engine_id(self) -> EngineId:
+        """The engine that was chosen."""
+        return self.candidates[self.chosen].engine.engine_id
+
+
+class Ending(StrEnum):
+    """How a routed request ended."""
+
+    COMPLETED = "completed"
+    REJECTED = "rejected"  # the engine answered with an error status
+    FAILED = "failed"  # the engine broke before or during its answer
+    CANCELLED = "cancelled"  # the client went away
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of a decision; the label of its training row.
+
+    `ttft_s` is None when no first token was seen; `waited_s` then is a lower
+    bound of it.
+    """
+
+    request_id: str
+    engine_id: EngineId
+    ending: Ending | None  # None: the first token is here, the end is not
+    ttft_s: float | None
+    waited_s: float

@@ -1,0 +1,78 @@
+"""Every error the router raises on purpose, as one tree.
+
+    RouterError                     status_hint 500
+    ├── ConfigError                 the operator's input is wrong: one line, exit 2
+    ├── RequestError           400  the client's request is wrong
+    │   ├── ModelNotFoundError 404
+    │   └── TooLargeError      413
+    ├── NoCandidateError       503  every engine was filtered out
+    └── EngineError            502  the engine failed before its first byte
+        └── EngineTimeoutError 504
+
+`status_hint` is what the HTTP edge answers; `code` is the OpenAI error code.
+Foreign errors are translated once, where they enter, with `raise ... from`.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+
+class RouterError(Exception):
+    """Base of the tree; raise one of the leaves."""
+
+    status_hint: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+
+
+class ConfigError(RouterError):
+    """A flag, file or environment value that the router cannot start with."""
+
+
+class RequestError(RouterError):
+    """The request cannot be routed as it is; sending it again will not help."""
+
+    status_hint = 400
+    code = "invalid_request"
+
+
+class ModelNotFoundError(RequestError):
+    """No engine known to this router has ever served the model."""
+
+    status_hint = 404
+    code = "model_not_found"
+
+
+class TooLargeError(RequestError):
+    """The request's body or head passes a limit of the router."""
+
+    status_hint = 413
+    code = "request_too_large"
+
+
+class NoCandidateError(RouterError):
+    """Every engine was filtered out for this request; nothing was sent.
+
+    `rejected` says why, per engine, in the words the log and the answer use.
+    """
+
+    status_hint = 503
+    code = "no_engine_available"
+
+    def __init__(self, model: str, rejected: Mapping[str, str]) -> None:
+        self.rejected = dict(rejected)
+        reasons = ", ".join(f"{engine}: {why}" for engine, why in self.rejected.items())
+        super().__init__(f"no engine can serve model '{model}' now ({reasons or 'none known'})")
+
+
+class EngineError(RouterError):
+    """An engine failed before it answered; the request may be sent to another."""
+
+    status_hint = 502
+    code = "engine_failed"
+
+
+class EngineTimeoutError(EngineError):
+    """An engine did not answer in time."""
+
+    status_hint = 504
+    code = "engine_timeout"
