@@ -1,0 +1,1 @@
+"""Adapters to vLLM engines: probes, /metrics, KV events, scheduler stats."""

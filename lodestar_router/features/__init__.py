@@ -1,0 +1,1 @@
+"""What the model sees: named, with units and a schema version. Pure."""

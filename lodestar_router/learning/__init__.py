@@ -1,0 +1,1 @@
+"""The model and its training: torch, no event loop, no I/O but checkpoints."""

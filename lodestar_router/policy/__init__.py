@@ -1,0 +1,1 @@
+"""Routing policies: pure, one method, one registry."""

@@ -1,0 +1,1 @@
+"""The HTTP edge: clients in, engines out, bytes passed through."""

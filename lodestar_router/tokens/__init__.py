@@ -1,0 +1,1 @@
+"""Requests to token ids, equal to the engine's own."""

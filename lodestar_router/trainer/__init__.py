@@ -1,0 +1,1 @@
+"""The trainer process and the router's link to it."""
