@@ -1,0 +1,209 @@
+"""The router's own view of every engine: who is up, what it serves, what it was sent.
+
+In       registrations, probe results, load reports, dispatches and their ends.
+Out      immutable snapshots; which engines serve a model.
+Cost     dispatch, first token, end and snapshot are O(1).
+Errors   ModelNotFoundError for a model that no engine ever served,
+         NoCandidateError when every engine that serves it is unusable now.
+
+In-flight counts belong to tickets. A ticket gives back exactly what it took,
+once, whichever way its request ends, so the counts cannot drift.
+The event loop owns the one instance. No I/O, clock or logging here.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lodestar_router.core.types import (
+    EngineId,
+    EngineLoad,
+    EngineSnapshot,
+    EngineSpec,
+    PrefixViewKind,
+)
+from lodestar_router.errors import ModelNotFoundError, NoCandidateError
+
+ModelCard = Mapping[str, Any]
+
+
+@dataclass(slots=True, eq=False)
+class EngineState:
+    """What the router knows of one engine; only the fleet and its tickets change it."""
+
+    spec: EngineSpec
+    up: bool = False
+    reason: str = "not probed yet"  # why it is down, for people
+    changed_at_s: float | None = None  # when `up` last changed
+    version: str | None = None
+    cards: Sequence[ModelCard] = ()
+    load: EngineLoad | None = None
+    kv_blocks: int | None = None
+    block_size_tokens: int | None = None
+    inflight_requests: int = 0
+    inflight_prefill_requests: int = 0
+    inflight_prefill_tokens: int = 0
+    inflight_decode_tokens: int = 0
+    dispatched_total: int = 0
+
+    def serves(self, model: str) -> bool:
+        """Whether the engine's model list names `model`."""
+        return any(card.get("id") == model for card in self.cards)
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """One request's share in an engine's in-flight counts."""
+
+    _state: EngineState
+    prompt_tokens: int
+    uncached_tokens: int
+    _in_prefill: bool = True
+    _ended: bool = field(default=False)
+
+    def first_token(self) -> None:
+        """The prefill is over: the request now only decodes. Later calls do nothing."""
+        if not self._in_prefill or self._ended:
+            return
+        self._in_prefill = False
+        state = self._state
+        state.inflight_prefill_requests -= 1
+        state.inflight_prefill_tokens -= self.uncached_tokens
+        state.inflight_decode_tokens += self.prompt_tokens
+
+    def end(self) -> None:
+        """The request ended in any way. Later calls do nothing."""
+        if self._ended:
+            return
+        self.first_token()
+        self._ended = True
+        self._state.inflight_requests -= 1
+        self._state.inflight_decode_tokens -= self.prompt_tokens
+
+
+class Fleet:
+    """Registry of engines, in order of registration."""
+
+    def __init__(
+        self,
+        *,
+        prefix_view: Callable[[EngineId], PrefixViewKind] = lambda _: PrefixViewKind.NONE,
+        log_residual: Callable[[EngineId, float], float] = lambda _engine, _now_s: 0.0,
+    ) -> None:
+        self._states: dict[EngineId, EngineState] = {}
+        self._seen_models: set[str] = set()
+        self._prefix_view = prefix_view
+        self._log_residual = log_residual
+
+    def __iter__(self) -> Iterator[EngineState]:
+        return iter(self._states.values())
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def __getitem__(self, engine_id: EngineId) -> EngineState:
+        return self._states[engine_id]
+
+    def __contains__(self, engine_id: EngineId) -> bool:
+        return engine_id in self._states
+
+    def add(self, spec: EngineSpec) -> EngineState:
+        """Register an engine; it is down until a probe says otherwise."""
+        if spec.engine_id in self._states:
+            raise ValueError(f"engine {spec.engine_id} is registered already")
+        state = self._states[spec.engine_id] = EngineState(spec)
+        return state
+
+    def remove(self, engine_id: EngineId) -> None:
+        """Forget an engine; tickets of its running requests stay valid."""
+        self._states.pop(engine_id, None)
+
+    def mark_up(self, engine_id: EngineId, cards: Sequence[ModelCard], now_s: float) -> None:
+        """The engine answered and serves these models."""
+        state = self._states[engine_id]
+        if not state.up:
+            state.changed_at_s = now_s
+        state.up, state.reason, state.cards = True, "", tuple(cards)
+        self._seen_models.update(card["id"] for card in cards)
+
+    def mark_down(self, engine_id: EngineId, reason: str, now_s: float) -> None:
+        """The engine cannot take requests; what it said of its load is void."""
+        state = self._states.get(engine_id)
+        if state is None:
+            return
+        if state.up or state.changed_at_s is None:
+            state.changed_at_s = now_s
+        state.up, state.reason, state.load = False, reason, None
+
+    def observe_load(self, engine_id: EngineId, load: EngineLoad) -> None:
+        """Keep the newest report; an older one is ignored."""
+        state = self._states.get(engine_id)
+        if state is None or not state.up:
+            return
+        if state.load is None or state.load.observed_at_s <= load.observed_at_s:
+            state.load = load
+
+    def usable(self, model: str, *, excluded: Collection[EngineId] = ()) -> list[EngineState]:
+        """Engines that can take a request for `model` now.
+
+        Raises:
+            ModelNotFoundError: no engine ever served it.
+            NoCandidateError: engines serve it, none can take a request.
+        """
+        serving = [state for state in self._states.values() if state.serves(model)]
+        usable = [s for s in serving if s.up and s.spec.engine_id not in excluded]
+        if usable:
+            return usable
+        if not serving and model not in self._seen_models and self._knows_all_models():
+            raise ModelNotFoundError(
+                f"model '{model}' is not served here; GET /v1/models lists those that are"
+            )
+        raise NoCandidateError(
+            model,
+            {
+                str(s.spec.engine_id): s.reason or "failed this request"
+                for s in (serving or self._states.values())
+            },
+        )
+
+    def _knows_all_models(self) -> bool:
+        """False while an engine that never answered might serve anything."""
+        return all(state.cards for state in self._states.values())
+
+    def snapshot(self, engine_id: EngineId, now_s: float) -> EngineSnapshot:
+        """The engine as believed now."""
+        state = self._states[engine_id]
+        return EngineSnapshot(
+            engine_id=engine_id,
+            gpu=state.spec.gpu,
+            load=state.load,
+            prefix_view=self._prefix_view(engine_id),
+            inflight_requests=state.inflight_requests,
+            inflight_prefill_requests=state.inflight_prefill_requests,
+            inflight_prefill_tokens=state.inflight_prefill_tokens,
+            inflight_decode_tokens=state.inflight_decode_tokens,
+            kv_blocks=state.kv_blocks,
+            block_size_tokens=state.block_size_tokens,
+            log_residual=self._log_residual(engine_id, now_s),
+        )
+
+    def dispatch(
+        self, engine_id: EngineId, *, prompt_tokens: int, cached_prefix_tokens: int
+    ) -> Ticket:
+        """Count a request as sent to the engine until its ticket ends."""
+        state = self._states[engine_id]
+        uncached_tokens = max(prompt_tokens - cached_prefix_tokens, 0)
+        state.inflight_requests += 1
+        state.inflight_prefill_requests += 1
+        state.inflight_prefill_tokens += uncached_tokens
+        state.dispatched_total += 1
+        return Ticket(state, prompt_tokens, uncached_tokens)
+
+    def models(self) -> list[ModelCard]:
+        """Cards of all models of engines that are up; the first engine's card wins."""
+        cards: dict[str, ModelCard] = {}
+        for state in self._states.values():
+            if state.up:
+                for card in state.cards:
+                    cards.setdefault(card["id"], card)
+        return list(cards.values())

@@ -1,0 +1,133 @@
+"""One request at one engine: what it took, what came of it.
+
+Whatever way the attempt ends, `end` gives back the in-flight counts and the
+reserved blocks exactly once.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from lodestar_router.core.blocks import Prompt
+from lodestar_router.core.fleet import Ticket
+from lodestar_router.core.prefix_index import PrefixIndex, Reservation
+from lodestar_router.core.sse import usage_in
+from lodestar_router.core.types import Decision, Ending, Outcome, RoutedRequest
+from lodestar_router.proxy.engine_connection import Answer
+from lodestar_router.proxy.metrics import Metrics
+
+
+class Feedback(Protocol):
+    """Who learns from decisions and their late labels."""
+
+    def decided(self, request: RoutedRequest, decision: Decision) -> None:
+        """A request is being sent where `decision` says."""
+
+    def observed(self, request: RoutedRequest, decision: Decision, outcome: Outcome) -> None:
+        """The first token came, or the request ended."""
+
+
+class Attempt:
+    """The observer of one exchange."""
+
+    def __init__(
+        self,
+        request: RoutedRequest,
+        decision: Decision,
+        prompt: Prompt | None,
+        *,
+        ticket: Ticket,
+        reservation: Reservation | None,
+        index: PrefixIndex,
+        feedback: Feedback,
+        metrics: Metrics,
+        clock: Callable[[], float],
+    ) -> None:
+        self._request = request
+        self._decision = decision
+        self._prompt = prompt
+        self._ticket = ticket
+        self._reservation = reservation
+        self._index = index
+        self._feedback = feedback
+        self._metrics = metrics
+        self._clock = clock
+        self._status = 0
+        self._ttft_s: float | None = None
+        self._ended = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def expect_first_token(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Without a stream nobody sees the first token: trust the prediction of it.
+
+        Otherwise a long answer would count as a waiting prefill until its end.
+        """
+        predicted = self._decision.predicted_ttft_s
+        if not self._request.stream and predicted is not None:
+            delay_s = float(predicted[self._decision.chosen])
+            self._timer = loop.call_later(delay_s, self._ticket.first_token)
+
+    def on_head(self, status: int) -> list[bytes]:
+        """The engine answered; the added headers say where it went and why."""
+        self._status = status
+        decision = self._decision
+        lines = [
+            b"x-request-id: " + self._request.request_id.encode("latin-1"),
+            b"x-lodestar-engine: " + decision.engine_id.encode(),
+            b"x-lodestar-policy: " + decision.policy.encode(),
+            b"x-lodestar-reason: " + decision.reason.encode(),
+        ]
+        if self._prompt is not None and self._prompt.tokens_known:
+            cached_tokens = decision.candidates[decision.chosen].cached_prefix_tokens
+            lines.append(b"x-lodestar-cached-tokens: %d" % cached_tokens)
+        if decision.predicted_ttft_s is not None:
+            predicted_ms = float(decision.predicted_ttft_s[decision.chosen]) * 1e3
+            lines.append(b"x-lodestar-predicted-ttft-ms: %.1f" % predicted_ms)
+        return lines
+
+    def on_first_token(self) -> None:
+        """The label is here, long before the end of the stream."""
+        if self._status >= 400 or self._ended:
+            return
+        self._ticket.first_token()
+        self._ttft_s = self._clock() - self._request.now_s
+        self._metrics.first_token(self._decision.engine_id, self._ttft_s)
+        self._observe(None)
+
+    def end(self, ending: Ending, answer: Answer | None = None) -> None:
+        """The attempt is over; later calls do nothing."""
+        if self._ended:
+            return
+        self._ended = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._ticket.end()
+        if self._reservation is not None:
+            self._index.release(self._reservation)
+        self._metrics.ended(self._decision.engine_id, ending)
+        self._observe(ending)
+        if answer is not None and ending is Ending.COMPLETED and self._prompt is not None:
+            self._compare(self._prompt, answer)
+
+    def _observe(self, ending: Ending | None) -> None:
+        outcome = Outcome(
+            request_id=self._request.request_id,
+            engine_id=self._decision.engine_id,
+            ending=ending,
+            ttft_s=self._ttft_s,
+            waited_s=self._clock() - self._request.now_s,
+        )
+        self._feedback.observed(self._request, self._decision, outcome)
+
+    def _compare(self, prompt: Prompt, answer: Answer) -> None:
+        """Hold the view of the engine's cache against the engine's own count."""
+        usage = usage_in(answer.tail)
+        if usage is None or usage.cached_tokens is None or not prompt.tokens_known:
+            return
+        engine_id = self._decision.engine_id
+        expected = self._decision.candidates[self._decision.chosen].cached_prefix_tokens
+        self._metrics.cached(
+            engine_id, expected_tokens=expected, reported_tokens=usage.cached_tokens
+        )
+        if expected != usage.cached_tokens:
+            self._index.correct(engine_id, prompt, usage.cached_tokens)

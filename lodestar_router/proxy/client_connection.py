@@ -1,0 +1,263 @@
+"""One client's connection: bytes in, whole requests out, answers back in order.
+
+HTTP is parsed by llhttp (httptools). A request is handed to the application as
+one task once its last byte is here; the next pipelined one waits for its end.
+A client that goes away cancels the task of its request.
+
+Reading goes on while a request runs, because only a read can tell that the
+client left; what it sends meanwhile is bounded by `Limits.pipelined_bytes`.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import httptools
+
+from lodestar_router.errors import RequestError, TooLargeError
+from lodestar_router.proxy.messages import Header, Request, error_response, response
+from lodestar_router.tasks import spawn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one client may make the router hold."""
+
+    body_bytes: int = 64 * 1024 * 1024  # a 1M-token prompt is about 6 MiB of JSON
+    head_bytes: int = 65_536  # nginx allows 4 x 8 KiB, Go 1 MiB
+    pipelined_bytes: int = 1024 * 1024  # read while an earlier request still runs
+
+
+class Pausable(Protocol):
+    """The source of the bytes that a client is being sent."""
+
+    def pause_reading(self) -> None:
+        """Stop reading until resumed."""
+
+    def resume_reading(self) -> None:
+        """Read on."""
+
+
+Application = Callable[[Request, "ClientConnection"], Awaitable[None]]
+
+
+class ClientConnection(asyncio.Protocol):
+    """The server side of one TCP connection."""
+
+    def __init__(
+        self,
+        application: Application,
+        limits: Limits,
+        connections: "set[ClientConnection]",
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._application = application
+        self._limits = limits
+        self._connections = connections
+        self._loop = loop
+        self._parser = httptools.HttpRequestParser(self)
+        self._waiting: deque[Request] = deque()
+        self._waiting_bytes = 0
+        self._task: asyncio.Task[None] | None = None
+        self._source: Pausable | None = None
+        self._slow = False  # more is written than the client has read
+        self._closing = False
+        self._draining = False
+        self.active_at_s = loop.time()
+        self.transport: asyncio.Transport
+        self._reset_message()
+
+    def _reset_message(self) -> None:
+        self._target = b""
+        self._headers: list[Header] = []
+        self._head_bytes = 0
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._refusal: RequestError | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being read or answered."""
+        return self._task is not None or self._head_bytes > 0
+
+    # asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the loop."""
+        self.transport = cast(asyncio.Transport, transport)
+        self._connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone: what runs for it is cancelled."""
+        self._connections.discard(self)
+        self._closing = True
+        self._waiting.clear()
+        if self._task is not None:
+            self._task.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the loop."""
+        if self._closing:
+            return
+        self.active_at_s = self._loop.time()
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # An offer to upgrade (Java's client makes one with every request) is
+            # declined by answering in HTTP/1.1; what follows cannot be parsed.
+            self.drain()
+        except httptools.HttpParserError as error:
+            self._refuse(self._refusal or RequestError(f"malformed HTTP request: {error}"))
+        if self._waiting_bytes > self._limits.pipelined_bytes:
+            self.transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        """A half-closed client can no longer be told from one that left."""
+        return False
+
+    def pause_writing(self) -> None:
+        """The client reads slower than the engine writes."""
+        self._slow = True
+        if self._source is not None:
+            self._source.pause_reading()
+
+    def resume_writing(self) -> None:
+        """The client caught up."""
+        self._slow = False
+        if self._source is not None:
+            self._source.resume_reading()
+
+    # llhttp's side
+
+    def on_url(self, url: bytes) -> None:
+        """Part of the request target."""
+        self._target += url
+        self._count_head(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header."""
+        self._headers.append((name.lower(), value))
+        self._count_head(len(name) + len(value) + 4)
+
+    def _count_head(self, size_bytes: int) -> None:
+        self._head_bytes += size_bytes
+        if self._head_bytes > self._limits.head_bytes:
+            self._refusal = TooLargeError(
+                f"the request's head passes {self._limits.head_bytes} bytes"
+            )
+            raise self._refusal
+
+    def on_headers_complete(self) -> None:
+        """The head is whole: refuse what is known to be too large, invite the rest."""
+        for name, value in self._headers:
+            if name == b"content-length" and int(value) > self._limits.body_bytes:
+                self._raise_too_large()
+            if name == b"expect" and value.lower() == b"100-continue" and self._task is None:
+                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        """Part of the body."""
+        self._body_bytes += len(body)
+        if self._body_bytes > self._limits.body_bytes:
+            self._raise_too_large()
+        self._body.append(body)
+
+    def _raise_too_large(self) -> None:
+        self._refusal = TooLargeError(
+            f"the request's body passes the limit of {self._limits.body_bytes} bytes"
+        )
+        raise self._refusal
+
+    def on_message_complete(self) -> None:
+        """A whole request is here."""
+        http_1_0 = self._parser.get_http_version() == "1.0"
+        request = Request(
+            method=self._parser.get_method(),
+            target=self._target,
+            path=self._target.partition(b"?")[0].decode("latin-1"),
+            headers=self._headers,
+            body=self._body[0] if len(self._body) == 1 else b"".join(self._body),
+            http_1_0=http_1_0,
+            keep_alive=self._parser.should_keep_alive() and not http_1_0,
+            received_at_s=self._loop.time(),
+        )
+        size_bytes = self._head_bytes + self._body_bytes
+        self._reset_message()
+        if self._task is None and not self._closing:
+            self._start(request)
+        else:
+            self._waiting.append(request)
+            self._waiting_bytes += size_bytes
+
+    # the application's side
+
+    def _start(self, request: Request) -> None:
+        self._task = spawn(self._run(request), name="request")
+
+    async def _run(self, request: Request) -> None:
+        try:
+            await self._application(request, self)
+        finally:
+            self._source = None
+            self._task = None
+        self.active_at_s = self._loop.time()
+        if not request.keep_alive or self._draining:
+            self.close()
+        elif self._waiting and not self._closing:
+            self._next()
+
+    def _next(self) -> None:
+        request = self._waiting.popleft()
+        if not self._waiting:
+            self._waiting_bytes = 0
+            self.transport.resume_reading()
+        self._start(request)
+
+    def _refuse(self, error: RequestError) -> None:
+        """Answer a request that never became whole, unless an earlier one still runs."""
+        if self._task is None:
+            self.transport.write(error_response(error, close=True))
+        self._draining = True
+        self._waiting.clear()
+        if self._task is None:
+            self.close()
+
+    def write(self, data: bytes) -> None:
+        """Send bytes of an answer; they are dropped when the client is gone."""
+        if not self._closing:
+            self.transport.write(data)
+
+    def send(
+        self,
+        status: int,
+        body: bytes,
+        *,
+        content_type: bytes = b"application/json",
+        headers: tuple[Header, ...] = (),
+    ) -> None:
+        """Send a whole response of the router's own."""
+        self.write(response(status, body, content_type=content_type, headers=headers))
+
+    def relay_from(self, source: Pausable | None) -> None:
+        """Name the engine connection to slow down when this client is slow."""
+        self._source = source
+        if source is not None and self._slow:
+            source.pause_reading()
+
+    def close(self) -> None:
+        """Close once what was written has been sent."""
+        self._closing = True
+        self.transport.close()
+
+    def drain(self) -> None:
+        """Close now if idle, else after the request that runs."""
+        self._draining = True
+        if not self.busy:
+            self.close()
+
+    def abort(self) -> None:
+        """Cut the connection, so that a truncated answer cannot pass for a whole one."""
+        self._closing = True
+        self.transport.abort()

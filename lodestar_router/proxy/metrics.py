@@ -1,0 +1,134 @@
+"""Every metric of the router's own, declared once, with its unit.
+
+Names start with `lodestar:`. Labels are bounded: engines and models that the
+fleet knows, policies and reasons that the code names.
+"""
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from lodestar_router.core.types import Decision, Ending
+
+# From a cached short prompt on a fast GPU to a saturated fleet.
+_TTFT_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2)
+
+GaugeRow = tuple[str, str, dict[str, str], float]  # name, help, labels, value
+
+
+class Metrics:
+    """The registry and what the request path counts into it."""
+
+    content_type = b"text/plain; version=0.0.4; charset=utf-8"
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._requests = Counter(
+            "lodestar:requests",
+            "Requests by how they ended.",
+            ["engine", "ending"],
+            registry=self.registry,
+        )
+        self._refused = Counter(
+            "lodestar:refused_requests",
+            "Requests that no engine answered, by error code.",
+            ["code"],
+            registry=self.registry,
+        )
+        self._decisions = Counter(
+            "lodestar:decisions",
+            "Routing decisions by policy and what decided.",
+            ["policy", "engine", "reason"],
+            registry=self.registry,
+        )
+        self._retries = Counter(
+            "lodestar:retries",
+            "Requests sent to another engine after this one failed.",
+            ["engine"],
+            registry=self.registry,
+        )
+        self._ttft = Histogram(
+            "lodestar:time_to_first_token_seconds",
+            "From the routing decision to the first token of a stream.",
+            ["engine"],
+            buckets=_TTFT_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._prompt_tokens = Counter(
+            "lodestar:prompt_tokens",
+            "Prompt tokens sent, as the router counts them.",
+            ["engine"],
+            registry=self.registry,
+        )
+        self._expected_cached = Counter(
+            "lodestar:expected_cached_tokens",
+            "Prompt tokens expected in the engine's KV cache, where it reported its own count.",
+            ["engine"],
+            registry=self.registry,
+        )
+        self._reported_cached = Counter(
+            "lodestar:reported_cached_tokens",
+            "Prompt tokens that the engine reported as cached.",
+            ["engine"],
+            registry=self.registry,
+        )
+        self._cached_agreement = Counter(
+            "lodestar:cached_tokens_agreement",
+            "Requests by whether expected and reported cached tokens are equal.",
+            ["engine", "agreement"],
+            registry=self.registry,
+        )
+
+    def decided(self, decision: Decision, prompt_tokens: int) -> None:
+        """Count a decision."""
+        self._decisions.labels(decision.policy, decision.engine_id, decision.reason).inc()
+        self._prompt_tokens.labels(decision.engine_id).inc(prompt_tokens)
+
+    def first_token(self, engine_id: str, ttft_s: float) -> None:
+        """Observe a stream's time to first token."""
+        self._ttft.labels(engine_id).observe(ttft_s)
+
+    def ended(self, engine_id: str, ending: Ending) -> None:
+        """Count the end of a routed request."""
+        self._requests.labels(engine_id, ending.value).inc()
+
+    def refused(self, code: str) -> None:
+        """Count a request that the router answered with an error of its own."""
+        self._refused.labels(code).inc()
+
+    def retried(self, engine_id: str) -> None:
+        """Count a request that `engine_id` failed and another engine gets."""
+        self._retries.labels(engine_id).inc()
+
+    def cached(self, engine_id: str, *, expected_tokens: int, reported_tokens: int) -> None:
+        """Compare the view of an engine's cache with what the engine says."""
+        self._expected_cached.labels(engine_id).inc(expected_tokens)
+        self._reported_cached.labels(engine_id).inc(reported_tokens)
+        agreement = "equal" if expected_tokens == reported_tokens else "differs"
+        self._cached_agreement.labels(engine_id, agreement).inc()
+
+    def add_gauges(self, rows: Callable[[], Iterable[GaugeRow]]) -> None:
+        """Read gauges from the objects that own the values, at every scrape."""
+        self.registry.register(_GaugeCollector(rows))
+
+    def exposition(self) -> bytes:
+        """The whole page in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class _GaugeCollector(Collector):
+    def __init__(self, rows: Callable[[], Iterable[GaugeRow]]) -> None:
+        self._rows = rows
+
+    def collect(self) -> Iterable[Metric]:
+        families: dict[str, GaugeMetricFamily] = {}
+        for name, help_text, labels, value in self._rows():
+            family = families.get(name)
+            if family is None:
+                family = families[name] = GaugeMetricFamily(name, help_text, labels=list(labels))
+            family.add_metric(list(labels.values()), value)
+        return families.values()

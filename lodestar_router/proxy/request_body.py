@@ -1,0 +1,56 @@
+"""What routing reads from a request's JSON body: one scan, nothing kept of the rest."""
+
+from typing import Any
+
+import msgspec
+
+from lodestar_router.errors import RequestError
+
+
+class RequestHead(msgspec.Struct, frozen=True):
+    """The fields that routing needs, as the client sent them.
+
+    All but `model` are of any type: a wrong one is the engine's to refuse.
+    """
+
+    model: str
+    stream: Any = False
+    max_tokens: Any = None
+    max_completion_tokens: Any = None
+
+    @property
+    def output_limit_tokens(self) -> int | None:
+        """The most tokens the answer may have; None if the client set no limit."""
+        for limit in (self.max_completion_tokens, self.max_tokens):
+            if isinstance(limit, int) and not isinstance(limit, bool):
+                return limit
+        return None
+
+
+_HEAD = msgspec.json.Decoder(RequestHead)
+_ANY = msgspec.json.Decoder()
+
+
+def read_head(body: bytes) -> RequestHead:
+    """Scan the body for what routing needs.
+
+    Raises:
+        RequestError: not JSON, not an object, or without a `model` string.
+    """
+    try:
+        return _HEAD.decode(body)
+    except msgspec.ValidationError as error:
+        detail = str(error)
+        if "missing required field `model`" in detail or "`null` - at `$.model`" in detail:
+            raise RequestError("the request body has no 'model'") from error
+        if "$.model" in detail:
+            raise RequestError("'model' must be a string") from error
+        raise RequestError("the request body must be a JSON object") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError(f"the request body is not valid JSON: {error}") from error
+
+
+def read_whole(body: bytes) -> dict[str, Any]:
+    """The whole body of a request whose head has been read."""
+    decoded: dict[str, Any] = _ANY.decode(body)
+    return decoded
