@@ -82,6 +82,16 @@ class ClientConnection(asyncio.Protocol):
         """Whether a request is being read or answered."""
         return self._task is not None or self._head_bytes > 0
 
+    @property
+    def answering(self) -> bool:
+        """Whether a whole request is being answered."""
+        return self._task is not None
+
+    @property
+    def gone(self) -> bool:
+        """Whether nothing that is written can reach the client any more."""
+        return self._closing
+
     # asyncio's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

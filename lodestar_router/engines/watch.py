@@ -1,0 +1,208 @@
+"""Keeps the fleet's view of one engine true: is it up, what it serves, how loaded it is.
+
+    down ─/v1/models answers─► up ─refused, or silent for DOWN_AFTER_S─► down
+
+In       the engine's HTTP endpoints, polled; its KV events and scheduler stats, subscribed.
+Out      marks in the Fleet, capacity and events in the PrefixIndex.
+Cost     one small request per interval; each engine has its own task, so a slow
+         one delays nobody.
+Errors   none leave run(): trouble with an engine becomes the reason it is shown down.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lodestar_router.core.fleet import Fleet, ModelCard
+from lodestar_router.core.prefix_index import PrefixIndex
+from lodestar_router.core.types import EngineId, EngineLoad
+from lodestar_router.engines.api import EngineApi
+from lodestar_router.engines.feeds import EngineFeeds
+from lodestar_router.engines.metrics_text import MetricsReport, parse_metrics, to_load
+from lodestar_router.errors import EngineError, EngineTimeoutError
+
+_logger = logging.getLogger(__name__)
+
+PROBE_TIMEOUT_S = 5.0
+PROBE_BACKOFF_S = (0.25, 0.5, 1.0, 2.0)  # an engine loads its model for a minute or more
+DOWN_AFTER_S = 15.0  # a busy API server may answer /metrics late, but not that late
+MODELS_EVERY_S = 10.0  # adapters come and go without a restart
+_STATS_FRESH_S = 1.0  # the plugin sends a heartbeat several times a second
+
+ModelCheck = Callable[[EngineId, Sequence[ModelCard]], str | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchSettings:
+    """How often and how long; seconds."""
+
+    metrics_interval_s: float
+    metrics_timeout_s: float = 2.0
+
+
+class EngineWatch:
+    """Watches one engine until cancelled.
+
+    Args:
+        check: says why the engine may not be used with these models; None if it may.
+        on_up: called with the cards whenever they were read.
+    """
+
+    def __init__(
+        self,
+        api: EngineApi,
+        feeds: EngineFeeds,
+        *,
+        fleet: Fleet,
+        index: PrefixIndex,
+        settings: WatchSettings,
+        clock: Callable[[], float],
+        check: ModelCheck,
+        on_up: Callable[[EngineId, Sequence[ModelCard]], None] = lambda _engine, _cards: None,
+    ) -> None:
+        self._api = api
+        self._id = api.spec.engine_id
+        self.feeds = feeds
+        self._fleet = fleet
+        self._index = index
+        self._settings = settings
+        self._clock = clock
+        self._check = check
+        self._on_up = on_up
+        self._wake = asyncio.Event()
+        self._start_time_s: float | None = None
+        self.probed = asyncio.Event()  # set once the first probe has ended, well or not
+        self.metrics_errors = 0
+
+    def kick(self) -> None:
+        """A request had trouble with the engine: look at once."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Probe, then poll while the engine is up, forever."""
+        failures = 0
+        try:
+            while True:
+                try:
+                    await self._probe()
+                except EngineError as error:
+                    self._down(str(error))
+                    delay_s = PROBE_BACKOFF_S[min(failures, len(PROBE_BACKOFF_S) - 1)]
+                    failures += 1
+                    await self._pause(delay_s)
+                    continue
+                finally:
+                    self.probed.set()
+                failures = 0
+                await self._poll_until_down()
+        finally:
+            await self.feeds.stop()
+
+    async def _probe(self) -> None:
+        """Read what the engine serves and mark it up.
+
+        Raises:
+            EngineError: it cannot take requests.
+        """
+        cards = await self._api.models(PROBE_TIMEOUT_S)
+        conflict = self._check(self._id, cards)
+        if conflict is not None:
+            raise EngineError(conflict)
+        state = self._fleet[self._id]
+        if not state.up:
+            state.version = await self._api.version(PROBE_TIMEOUT_S)
+            await self.feeds.start(self._api)
+            await self._read_metrics()
+            _logger.info("engine %s is up: %s", self._id, [card["id"] for card in cards])
+        self._on_up(self._id, cards)
+        self._fleet.mark_up(self._id, cards, self._clock())
+
+    async def _poll_until_down(self) -> None:
+        answered_at_s = self._clock()
+        models_at_s = answered_at_s
+        while self._fleet[self._id].up:
+            await self._pause(self._settings.metrics_interval_s)
+            try:
+                if self._clock() - models_at_s > MODELS_EVERY_S:
+                    await self._probe()
+                    models_at_s = self._clock()
+                await self._read_metrics()
+                answered_at_s = self._clock()
+            except EngineTimeoutError as error:
+                if self._clock() - answered_at_s > DOWN_AFTER_S:
+                    self._down(str(error))
+            except EngineError as error:
+                self._down(str(error))
+
+    async def _read_metrics(self) -> None:
+        """Poll /metrics once.
+
+        Raises:
+            EngineError: the engine did not answer. A page without vLLM's metrics, or
+                that cannot be read, is counted and otherwise like no page.
+        """
+        page = await self._api.metrics(self._settings.metrics_timeout_s)
+        try:
+            report = parse_metrics(page)
+        except EngineError:
+            self.metrics_errors += 1
+            return
+        self._note_restart(report)
+        self._note_capacity(report)
+        load = to_load(report, self._clock())
+        if load is not None:
+            self._observe(load)
+
+    def _observe(self, load: EngineLoad) -> None:
+        """A poll is older than it looks; it gives way to stats that are fresh."""
+        current = self._fleet[self._id].load
+        if (
+            current is not None
+            and current.source != load.source
+            and load.observed_at_s - current.observed_at_s < _STATS_FRESH_S
+        ):
+            return
+        self._fleet.observe_load(self._id, load)
+
+    def _note_restart(self, report: MetricsReport) -> None:
+        if report.process_start_time_s is None:
+            return
+        if self._start_time_s not in (None, report.process_start_time_s):
+            _logger.info("engine %s was restarted", self._id)
+            self.feeds.engine_restarted()
+        self._start_time_s = report.process_start_time_s
+
+    def _note_capacity(self, report: MetricsReport) -> None:
+        state = self._fleet[self._id]
+        if (report.kv_blocks, report.block_size_tokens) == (
+            state.kv_blocks,
+            state.block_size_tokens,
+        ):
+            return
+        state.kv_blocks, state.block_size_tokens = report.kv_blocks, report.block_size_tokens
+        self._index.set_capacity(
+            self._id,
+            report.kv_blocks,
+            report.block_size_tokens,
+            prefix_caching=report.prefix_caching is not False,
+        )
+
+    def _down(self, reason: str) -> None:
+        if self._fleet[self._id].up:
+            _logger.warning("engine %s is down: %s", self._id, reason)
+        self._fleet.mark_down(self._id, reason, self._clock())
+
+    async def _pause(self, delay_s: float) -> None:
+        """Sleep, or less if kicked."""
+        try:
+            async with asyncio.timeout(delay_s):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+        self._wake.clear()
+
+    def describe(self) -> dict[str, Any]:
+        """For /engines: the feeds and the trouble with them."""
+        return {**self.feeds.describe(), "metrics_errors": self.metrics_errors}

@@ -1,0 +1,106 @@
+"""Joins decisions with their late labels and passes them on.
+
+    decided  ─► the decision log: why did it go there?
+    first token ─► residual tracker (seconds), trainer (minutes)
+
+In       Decision at dispatch, Outcome at first token and at the end.
+Out      training rows offered to the trainer, corrections to the tracker, the log.
+Cost     O(1) per call; nothing here waits.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from lodestar_router.core.types import Decision, Outcome, RoutedRequest
+from lodestar_router.features.rates import work_tokens
+from lodestar_router.features.residual_tracker import ResidualTracker, prediction_error
+from lodestar_router.features.row import TrainingRow, training_row
+
+_LOG_LENGTH = 512  # decisions kept for /debug/decisions
+
+
+class RouterFeedback:
+    """Implements the proxy's Feedback."""
+
+    def __init__(
+        self,
+        tracker: ResidualTracker,
+        offer: Callable[[TrainingRow], None],
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        self._tracker = tracker
+        self._offer = offer
+        self._clock = clock
+        self._entries: deque[tuple[RoutedRequest, Decision, list[Outcome]]] = deque(
+            maxlen=_LOG_LENGTH
+        )
+        self._open: dict[int, list[Outcome]] = {}
+
+    def decided(self, request: RoutedRequest, decision: Decision) -> None:
+        """Keep the decision for the log; its outcomes are added as they come."""
+        outcomes: list[Outcome] = []
+        self._entries.append((request, decision, outcomes))
+        self._open[id(decision)] = outcomes
+
+    def observed(self, request: RoutedRequest, decision: Decision, outcome: Outcome) -> None:
+        """Learn from a first token, or from an end that came before it."""
+        outcomes = self._open.get(id(decision))
+        labelled = bool(outcomes)  # its first token was observed before
+        if outcomes is not None:
+            outcomes.append(outcome)
+        if outcome.ending is not None:
+            self._open.pop(id(decision), None)
+            if labelled:
+                return
+        if outcome.ttft_s is not None:
+            error = prediction_error(decision, outcome.ttft_s)
+            if error is not None:
+                self._tracker.observe(decision.engine_id, error, self._clock())
+        row = training_row(
+            decision, outcome, work_tokens(request, decision.candidates[decision.chosen])
+        )
+        if row is not None:
+            self._offer(row)
+
+    def log(self) -> list[dict[str, Any]]:
+        """The latest decisions, newest last, in plain values."""
+        return [_explain(*entry) for entry in self._entries]
+
+
+def _explain(
+    request: RoutedRequest, decision: Decision, outcomes: list[Outcome]
+) -> dict[str, Any]:
+    """Why this engine: every candidate with what was known and predicted of it."""
+    last = outcomes[-1] if outcomes else None
+    return {
+        "request_id": request.request_id,
+        "model": request.model,
+        "policy": decision.policy,
+        "engine": decision.engine_id,
+        "reason": decision.reason,
+        "propensity": decision.propensity,
+        "model_version": decision.model_version,
+        "prompt_tokens": request.prompt_tokens,
+        "tokens_known": request.tokens_known,
+        "ttft_s": None if last is None else last.ttft_s,
+        "ending": None if last is None or last.ending is None else last.ending.value,
+        "candidates": [
+            {
+                "engine": candidate.engine.engine_id,
+                "cost": float(decision.costs[index]),
+                "cached_prefix_tokens": candidate.cached_prefix_tokens,
+                "prefix_view": candidate.engine.prefix_view.value,
+                "inflight_requests": candidate.engine.inflight_requests,
+                "inflight_prefill_tokens": candidate.engine.inflight_prefill_tokens,
+                "load_age_s": candidate.engine.load_age_s(request.now_s),
+                "log_residual": candidate.engine.log_residual,
+                "base_s": None if decision.base_s is None else float(decision.base_s[index]),
+                "predicted_ttft_s": None
+                if decision.predicted_ttft_s is None
+                else float(decision.predicted_ttft_s[index]),
+            }
+            for index, candidate in enumerate(decision.candidates)
+        ],
+    }

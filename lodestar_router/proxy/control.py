@@ -1,0 +1,77 @@
+"""The router's own endpoints: what it serves, how it is, what it decided."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import parse_qs
+
+import msgspec
+
+from lodestar_router import __version__
+from lodestar_router.core.fleet import Fleet
+from lodestar_router.proxy.client_connection import ClientConnection
+from lodestar_router.proxy.messages import Request, error_body
+from lodestar_router.proxy.metrics import Metrics
+
+Describe = Callable[[], Any]
+
+
+class ControlHandler:
+    """GET endpoints.
+
+    Args:
+        engines: describes every engine and the views of it, for /engines.
+        config: the effective configuration, without secrets.
+        decisions: the latest decisions, newest last, each explained in plain values.
+    """
+
+    def __init__(
+        self,
+        *,
+        fleet: Fleet,
+        metrics: Metrics,
+        engines: Describe,
+        config: Mapping[str, Any],
+        decisions: Callable[[], list[dict[str, Any]]],
+    ) -> None:
+        self._fleet = fleet
+        self._metrics = metrics
+        self._engines = engines
+        self._config = config
+        self._decisions = decisions
+        self._paths: dict[str, Callable[[Request], Any]] = {
+            "/health": lambda _: {"status": "healthy"},
+            "/version": lambda _: {"version": __version__},
+            "/v1/models": lambda _: {"object": "list", "data": self._fleet.models()},
+            "/engines": lambda _: self._engines(),
+            "/debug/config": lambda _: dict(self._config),
+            "/debug/decisions": self._latest_decisions,
+        }
+
+    def serves(self, path: str) -> bool:
+        """Whether `path` is one of these endpoints."""
+        return path == "/metrics" or path in self._paths
+
+    def __call__(self, request: Request, client: ClientConnection) -> None:
+        """Answer one request."""
+        if request.method not in (b"GET", b"HEAD"):
+            client.send(
+                405,
+                error_body(405, "method not allowed", "method_not_allowed"),
+                headers=((b"allow", b"GET"),),
+            )
+        elif request.path == "/metrics":
+            client.send(200, self._metrics.exposition(), content_type=Metrics.content_type)
+        else:
+            client.send(200, msgspec.json.encode(self._paths[request.path](request)))
+
+    def _latest_decisions(self, request: Request) -> list[dict[str, Any]]:
+        """Newest first; `?request_id=` picks one request, `?limit=` says how many."""
+        query = parse_qs(request.target.partition(b"?")[2].decode("latin-1"))
+        wanted = query.get("request_id", [""])[0]
+        limit = query.get("limit", ["20"])[0]
+        chosen = [
+            decision
+            for decision in reversed(self._decisions())
+            if not wanted or decision["request_id"] == wanted
+        ]
+        return chosen[: int(limit) if limit.isdigit() else 20]

@@ -1,0 +1,140 @@
+"""The routed endpoints: from a client's request to a RoutedRequest and its Prompt.
+
+In       whole POST requests whose JSON body names a model.
+Out      an engine's answer, or an OpenAI error object of the router's own.
+Errors   every RouterError becomes its status; anything else is a bug, logged, and 500.
+"""
+
+import logging
+import re
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from lodestar_router.core.blocks import Prompt
+from lodestar_router.core.fleet import Fleet
+from lodestar_router.core.types import RoutedRequest
+from lodestar_router.errors import RequestError, RouterError
+from lodestar_router.proxy.client_connection import ClientConnection
+from lodestar_router.proxy.dispatcher import Dispatcher
+from lodestar_router.proxy.messages import Request, error_body, error_response
+from lodestar_router.proxy.metrics import Metrics
+from lodestar_router.proxy.request_body import RequestHead, read_head, read_whole
+from lodestar_router.tokens.service import TokenService
+
+_logger = logging.getLogger(__name__)
+
+# Endpoints of vLLM that serve one request of one model (vllm/entrypoints at v0.32.0).
+ROUTED_PATHS = frozenset(
+    {
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/embeddings",
+        "/v1/responses",
+        "/v1/messages",
+        "/v1/messages/count_tokens",
+        "/v1/score",
+        "/score",
+        "/v1/rerank",
+        "/v2/rerank",
+        "/rerank",
+        "/pooling",
+        "/classify",
+        "/tokenize",
+        "/detokenize",
+        "/v1/audio/speech",
+        "/v1/images/generations",
+        "/invocations",
+    }
+)
+# Those whose prompt is known well enough to look for it in KV caches.
+_PROMPT_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
+
+_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+
+# For requests whose prompt is not tokenized: a guess from the body's size.
+_BYTES_PER_TOKEN = 4
+
+
+class RouteHandler:
+    """Handles every request to one of `ROUTED_PATHS`."""
+
+    def __init__(
+        self,
+        *,
+        fleet: Fleet,
+        tokens: TokenService,
+        dispatcher: Dispatcher,
+        metrics: Metrics,
+        clock: Callable[[], float],
+    ) -> None:
+        self._fleet = fleet
+        self._tokens = tokens
+        self._dispatcher = dispatcher
+        self._metrics = metrics
+        self._clock = clock
+
+    async def __call__(self, request: Request, client: ClientConnection) -> None:
+        """Answer one request."""
+        try:
+            await self._route(request, client)
+        except RouterError as error:
+            self._metrics.refused(error.code)
+            client.write(error_response(error, close=not request.keep_alive))
+        except Exception:  # noqa: BLE001 the edge: a bug must not take the connection loop down
+            _logger.exception("request failed in the router")
+            self._metrics.refused("internal_error")
+            client.send(500, error_body(500, "internal error", "internal_error"))
+
+    async def _route(self, request: Request, client: ClientConnection) -> None:
+        request_id = request_id_of(request)
+        encoding = request.header(b"content-encoding")
+        if encoding not in (None, b"identity"):
+            raise RequestError("compressed request bodies are not supported")
+        head = read_head(request.body)
+        self._fleet.usable(head.model)  # fail before the work of tokenizing
+        prompt = await self._prompt(request, head)
+        if client.gone:
+            return
+        routed = RoutedRequest(
+            request_id=request_id,
+            model=head.model,
+            prompt_tokens=max(
+                prompt.tokens if prompt is not None else len(request.body) // _BYTES_PER_TOKEN, 1
+            ),
+            tokens_known=prompt is not None and prompt.tokens_known,
+            max_output_tokens=head.output_limit_tokens,
+            stream=head.stream is True,
+            now_s=self._clock(),
+        )
+        await self._dispatcher.route(routed, prompt, request, client)
+
+    async def _prompt(self, request: Request, head: RequestHead) -> Prompt | None:
+        """The request's prompt, if the policy wants it and it can be known."""
+        if request.path not in _PROMPT_PATHS or not self._dispatcher.policy.reads_prompt:
+            return None
+        body = read_whole(request.body)
+        prompted = self._tokens.tokenize_now(request.path, body)
+        if prompted is None:
+            prompted = await self._tokens.tokenize(request.path, body)
+        if prompted is not None:
+            return Prompt(
+                prompted.sequences,
+                lora_name=self._lora_name(head.model),
+                cache_salt=prompted.cache_salt,
+            )
+        text = self._tokens.text_of(request.path, body)
+        return Prompt.from_text(text, lora_name=self._lora_name(head.model)) if text else None
+
+    def _lora_name(self, model: str) -> str | None:
+        """The adapter's name if the model is one: its card names a parent."""
+        card: Any = next((card for card in self._fleet.models() if card["id"] == model), None)
+        return model if card is not None and card.get("parent") else None
+
+
+def request_id_of(request: Request) -> str:
+    """The client's own id if it is printable and short, else a new one."""
+    given = request.header(b"x-request-id")
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given.decode("ascii")
+    return str(uuid.uuid4())

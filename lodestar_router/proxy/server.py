@@ -1,0 +1,99 @@
+"""The listening socket: accepts clients, routes by path, sweeps timeouts, drains."""
+
+import asyncio
+import socket
+from collections.abc import Mapping
+
+from lodestar_router.core.types import EngineId
+from lodestar_router.errors import ConfigError
+from lodestar_router.proxy.client_connection import ClientConnection, Limits
+from lodestar_router.proxy.control import ControlHandler
+from lodestar_router.proxy.engine_pool import SWEEP_S, EnginePool
+from lodestar_router.proxy.handler import ROUTED_PATHS, RouteHandler
+from lodestar_router.proxy.messages import Request, error_body
+from lodestar_router.tasks import cancel, spawn
+
+# An idle client connection is kept longer than most clients keep theirs, so that
+# the client, not the router, closes it: no request is lost to that race.
+_KEEP_CLIENT_S = 75.0  # as nginx
+
+
+class Server:
+    """The router's HTTP edge."""
+
+    def __init__(
+        self,
+        *,
+        routes: RouteHandler,
+        control: ControlHandler,
+        pools: Mapping[EngineId, EnginePool],
+        limits: Limits,
+    ) -> None:
+        self._routes = routes
+        self._control = control
+        self._pools = pools
+        self._limits = limits
+        self._connections: set[ClientConnection] = set()
+        self._server: asyncio.Server | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; returns the port, which the system chose if `port` is 0.
+
+        Raises:
+            ConfigError: the address cannot be listened on.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            self._server = await loop.create_server(
+                lambda: ClientConnection(self._handle, self._limits, self._connections, loop),
+                host,
+                port,
+                backlog=4096,  # a thousand clients may connect at once
+            )
+        except (OSError, socket.gaierror) as error:
+            raise ConfigError(f"cannot listen on {host}:{port}: {error}") from error
+        self._sweeper = spawn(self._sweep(), name="sweeper")
+        bound_port: int = self._server.sockets[0].getsockname()[1]
+        return bound_port
+
+    async def _handle(self, request: Request, client: ClientConnection) -> None:
+        if request.path in ROUTED_PATHS:
+            if request.method == b"POST":
+                await self._routes(request, client)
+            else:
+                client.send(
+                    405,
+                    error_body(405, "method not allowed", "method_not_allowed"),
+                    headers=((b"allow", b"POST"),),
+                )
+        elif self._control.serves(request.path):
+            self._control(request, client)
+        else:
+            client.send(404, error_body(404, f"no such endpoint: {request.path}", "not_found"))
+
+    async def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now_s = loop.time()
+            for pool in list(self._pools.values()):
+                pool.sweep(now_s)
+            for connection in list(self._connections):
+                if not connection.answering and now_s - connection.active_at_s > _KEEP_CLIENT_S:
+                    connection.close()
+
+    async def stop(self, drain_s: float) -> None:
+        """Accept nothing more, let running answers end, cut what is left after `drain_s`."""
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._connections):
+            connection.drain()
+        deadline_s = asyncio.get_running_loop().time() + drain_s
+        while self._connections and asyncio.get_running_loop().time() < deadline_s:
+            await asyncio.sleep(0.02)
+        for connection in list(self._connections):
+            connection.abort()
+        for pool in self._pools.values():
+            pool.close()
+        await cancel(self._sweeper)
