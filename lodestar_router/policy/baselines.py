@@ -22,6 +22,7 @@ class RandomChoice:
     """Choose uniformly."""
 
     name: ClassVar[str] = "random"
+    reads_prompt: ClassVar[bool] = False
 
     def __init__(self, rng: Random) -> None:
         self._rng = rng
@@ -44,6 +45,7 @@ class RoundRobin:
     """
 
     name: ClassVar[str] = "roundrobin"
+    reads_prompt: ClassVar[bool] = False
 
     def __init__(self, rng: Random) -> None:
         """`rng` is not used: the order is fixed."""
@@ -88,6 +90,7 @@ class LeastRequest:
     """
 
     name: ClassVar[str] = "least_request"
+    reads_prompt: ClassVar[bool] = False
 
     def __init__(self, rng: Random) -> None:
         self._rng = rng

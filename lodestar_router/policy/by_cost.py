@@ -4,10 +4,12 @@ In       candidates and one finite cost each, in the same order.
 Out      Decision; its reason is one of the words below.
 Cost     O(candidates).
 
-    only      there was one candidate
-    tie       several costs were equal, the random source chose among them
-    affinity  the most cached prompt tokens, and others were as little loaded
-    load      everything else
+    only        there was one candidate
+    tie         several costs were equal, the random source chose among them
+    both        the most cached prompt tokens, and the fewest requests
+    affinity    the most cached prompt tokens, though another has fewer requests
+    load        the fewest requests, though another may have more cached
+    compromise  neither
 """
 
 from collections.abc import Sequence
@@ -33,11 +35,16 @@ def decide_by_cost(
 
 
 def reason_of(candidates: Sequence[Candidate], chosen: int) -> str:
-    """Which consideration explains a choice that was no tie."""
+    """Which consideration a choice that was no tie agrees with."""
     if len(candidates) == 1:
         return "only"
-    others = [c for index, c in enumerate(candidates) if index != chosen]
     own = candidates[chosen]
-    most_cached = own.cached_prefix_tokens > max(c.cached_prefix_tokens for c in others)
-    least_loaded = own.engine.inflight_requests < min(c.engine.inflight_requests for c in others)
-    return "affinity" if most_cached and not least_loaded else "load"
+    least_loaded = own.engine.inflight_requests == min(
+        c.engine.inflight_requests for c in candidates
+    )
+    most_cached = own.cached_prefix_tokens > 0 and own.cached_prefix_tokens == max(
+        c.cached_prefix_tokens for c in candidates
+    )
+    if most_cached:
+        return "both" if least_loaded else "affinity"
+    return "load" if least_loaded else "compromise"

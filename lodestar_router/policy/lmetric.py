@@ -30,6 +30,7 @@ class Lmetric:
     """
 
     name: ClassVar[str] = "lmetric"
+    reads_prompt: ClassVar[bool] = True
 
     def __init__(self, rng: Random) -> None:
         self._rng = rng

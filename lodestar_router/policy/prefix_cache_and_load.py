@@ -32,6 +32,7 @@ class PrefixCacheAndLoad:
     """
 
     name: ClassVar[str] = "prefix_cache_and_load"
+    reads_prompt: ClassVar[bool] = True
 
     def __init__(self, rng: Random) -> None:
         self._rng = rng

@@ -13,6 +13,7 @@ from lodestar_router.policy.registry import POLICIES
 from tests.factories import candidate, load, request
 
 LOAD_AWARE = sorted(set(POLICIES) - {"random"})
+PREFIX_BLIND = sorted(name for name in POLICIES if not POLICIES[name](Random(0)).reads_prompt)
 
 Build = Callable[[int], Policy]
 
@@ -144,6 +145,17 @@ def test_costs_belong_to_engines_not_to_places(build: Build) -> None:
         }
 
     assert costs(shuffled) == pytest.approx(costs(candidates), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", PREFIX_BLIND)
+def test_a_policy_that_does_not_read_the_prompt_ignores_what_is_cached(name: str) -> None:
+    candidates = fleet(12)
+    uncached = [replace(c, cached_prefix_tokens=0) for c in candidates]
+
+    with_cache = POLICIES[name](Random(0)).choose(request(), candidates)
+    without = POLICIES[name](Random(0)).choose(request(), uncached)
+
+    assert (with_cache.chosen, with_cache.costs) == (without.chosen, without.costs)
 
 
 def test_engines_that_report_nothing_are_tolerated(build: Build) -> None:

@@ -39,7 +39,7 @@ def test_cost_is_prefill_work_times_batch(engine: Candidate, cost: float) -> Non
 @pytest.mark.parametrize(
     ("inflight_b", "chosen", "reason"),
     [
-        pytest.param(0, "b", "affinity", id="a-match-among-idle-engines"),
+        pytest.param(0, "b", "both", id="a-match-among-idle-engines"),
         pytest.param(1, "b", "affinity", id="a-match-worth-one-request"),
         pytest.param(9, "a", "load", id="a-match-not-worth-nine"),
     ],
