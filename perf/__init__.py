@@ -1,0 +1,1 @@
+"""Measurements, one package per question; each writes its results as data."""

@@ -1,0 +1,1 @@
+"""Policy against policy, through the router, on real vLLM engines."""
