@@ -1,0 +1,52 @@
+"""The checked settings; what each one is for stands in settings.py."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lodestar_router.core.types import EngineId, EngineSpec
+
+ANY_MODEL = "*"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Everything the router is started with.
+
+    A timeout of 0 is none. `api_keys` holds secrets: it is in no representation.
+    """
+
+    engines: tuple[EngineSpec, ...]
+    allow_mixed_models: bool
+    api_key_env: str | None
+    host: str
+    port: int  # 0: a free one
+    max_body_bytes: int
+    retries: int
+    connect_timeout_s: float
+    first_byte_timeout_s: float
+    idle_timeout_s: float
+    total_timeout_s: float
+    routing_logic: str
+    tokenizers: Mapping[str, str]  # model to directory or hub id; ANY_MODEL for all others
+    seed: int | None
+    kv_events: bool
+    metrics_interval_s: float
+    trainer: bool
+    state_dir: Path | None
+    log_level: str
+    api_keys: Mapping[EngineId, str] = field(default_factory=dict, repr=False)
+    warnings: tuple[str, ...] = ()  # for the log at start
+
+    def tokenizer_of(self, model: str) -> str | None:
+        """The tokenizer configured for a model, if there is one."""
+        return self.tokenizers.get(model, self.tokenizers.get(ANY_MODEL))
+
+    def effective(self) -> dict[str, Any]:
+        """The settings in force as plain JSON values, without secrets."""
+        settings = asdict(self)
+        del settings["api_keys"], settings["warnings"]
+        plain: dict[str, Any] = json.loads(json.dumps(settings, default=str))
+        return plain

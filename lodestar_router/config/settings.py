@@ -1,0 +1,158 @@
+"""Every flag once: how it is written, checked, explained, and what it is without being set.
+
+The command line, the environment and the config file all read this table, so
+they know the same settings. Defaults are written as an operator would write
+them and take the same way as any other value; "" is none.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from lodestar_router.config import converters as to
+from lodestar_router.config.converters import Convert
+from lodestar_router.config.engine_specs import engine_specs
+from lodestar_router.policy.registry import POLICIES
+
+_WEEK_S = 604_800.0
+_LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One flag; `metavar` is its unit or kind, None for a switch."""
+
+    name: str
+    field: str  # of Config
+    group: str
+    metavar: str | None
+    convert: Convert
+    help: str
+    default: str = ""
+    many: bool = False  # takes several values, and adds them up when repeated
+
+
+_ENGINES, _SERVER, _TIMEOUTS = "engines", "HTTP server", "timeouts (seconds, 0 for none)"
+_ROUTING, _VIEW, _LEARNING, _OTHER = "routing", "view of the engines", "learning", "other"
+
+SETTINGS: Final = (
+    Setting(
+        name="engines", field="engines", group=_ENGINES, metavar="URL", many=True,
+        convert=engine_specs,
+        help="base URLs of vLLM engines, with spaces or commas between them; the port may be "
+        "left out (80, 443)",
+    ),
+    Setting(
+        name="engines-file", field="engines_file", group=_ENGINES, metavar="FILE",
+        convert=to.optional(to.file_path),
+        help="YAML file with a list `engines:` of url, gpu, model, kv_events, kv_replay, "
+        "scheduler_stats, api_key_env, labels; added to --engines",
+    ),
+    Setting(
+        name="api-key-env", field="api_key_env", group=_ENGINES, metavar="VARIABLE",
+        convert=to.optional(to.variable),
+        help="environment variable that holds the key sent to engines as a bearer token; a name, "
+        "so that the key is in no process list, file or log",
+    ),
+    Setting(
+        name="allow-mixed-models", field="allow_mixed_models", group=_ENGINES, metavar=None,
+        convert=to.switch, default="false",
+        help="accept engines that serve different models under one name; refused by default, "
+        "because answers would depend on the engine",
+    ),
+    Setting(
+        name="host", field="host", group=_SERVER, metavar="ADDRESS", convert=to.bind_host,
+        default="0.0.0.0",
+        help="address to listen on; 0.0.0.0 is every IPv4 interface, :: every one",
+    ),
+    Setting(
+        name="port", field="port", group=_SERVER, metavar="PORT", convert=to.whole(0, 65_535),
+        default="8001",
+        help="TCP port to listen on, 0 for a free one; 8000 is vLLM's own",
+    ),
+    Setting(
+        name="max-body-mib", field="max_body_bytes", group=_SERVER, metavar="MIB",
+        convert=to.mebibytes(1, 4096), default="64",
+        help="largest request body in MiB, answered with 413 above; a 1M-token prompt is about "
+        "6 MiB of JSON, the rest is room for images",
+    ),
+    Setting(
+        name="retries", field="retries", group=_SERVER, metavar="COUNT", convert=to.whole(0, 10),
+        default="1",
+        help="further engines to try after one failed before its first byte; more would "
+        "spread a request that kills engines",
+    ),
+    Setting(
+        name="connect-timeout", field="connect_timeout_s", group=_TIMEOUTS, metavar="SECONDS",
+        convert=to.seconds(0, _WEEK_S), default="5",
+        help="to open a connection to an engine; milliseconds in a cluster, but two lost SYN "
+        "packets take 3",
+    ),
+    Setting(
+        name="first-byte-timeout", field="first_byte_timeout_s", group=_TIMEOUTS,
+        metavar="SECONDS", convert=to.seconds(0, _WEEK_S), default="600",
+        help="from request to first byte of the answer; an answer that is not streamed comes "
+        "whole, after queue, prefill and all tokens, and OpenAI's clients wait 600",
+    ),
+    Setting(
+        name="idle-timeout", field="idle_timeout_s", group=_TIMEOUTS, metavar="SECONDS",
+        convert=to.seconds(0, _WEEK_S), default="300",
+        help="between two parts of an answer; tokens come every few ms, but a preempted request "
+        "waits for room in the KV cache",
+    ),
+    Setting(
+        name="total-timeout", field="total_timeout_s", group=_TIMEOUTS, metavar="SECONDS",
+        convert=to.seconds(0, _WEEK_S), default="0",
+        help="from request to end of the answer; a long answer that keeps coming is no fault",
+    ),
+    Setting(
+        name="routing-logic", field="routing_logic", group=_ROUTING, metavar="NAME",
+        convert=to.one_of("policy", POLICIES), default="lodestar",
+        help=f"policy that chooses the engine: {', '.join(POLICIES)}",
+    ),
+    Setting(
+        name="tokenizer", field="tokenizers", group=_ROUTING, metavar="PATH_OR_ID", many=True,
+        convert=to.tokenizers,
+        help="tokenizer directory or Hugging Face id, or MODEL=PATH_OR_ID for one model; "
+        "without one the engine's own is used",
+    ),
+    Setting(
+        name="seed", field="seed", group=_ROUTING, metavar="NUMBER",
+        convert=to.optional(to.whole(0, 2**63 - 1)),
+        help="seed of ties and random choices, to repeat a run; without one they are "
+        "unpredictable, so that several routers differ",
+    ),
+    Setting(
+        name="metrics-interval", field="metrics_interval_s", group=_VIEW, metavar="SECONDS",
+        convert=to.seconds(0.01, 3600), default="0.25",
+        help="seconds between two looks at an engine's /metrics; what was sent since is counted "
+        "here, so the load is never that old",
+    ),
+    Setting(
+        name="no-kv-events", field="kv_events", group=_VIEW, metavar=None,
+        convert=to.switched_off, default="false",
+        help="do not subscribe to engines' KV events; prefixes are then known only from what "
+        "this router sent",
+    ),
+    Setting(
+        name="no-trainer", field="trainer", group=_LEARNING, metavar=None,
+        convert=to.switched_off, default="false",
+        help="do not start the training process; a saved model is still used",
+    ),
+    Setting(
+        name="state-dir", field="state_dir", group=_LEARNING, metavar="DIRECTORY",
+        convert=to.optional(to.directory),
+        help="where the learned model is kept across restarts; without one, in memory only",
+    ),
+    Setting(
+        name="log-level", field="log_level", group=_OTHER, metavar="LEVEL",
+        convert=to.one_of("log level", _LOG_LEVELS), default="info",
+        help=f"least severe message that is logged: {', '.join(_LOG_LEVELS)}",
+    ),
+    Setting(
+        name="config", field="config", group=_OTHER, metavar="FILE",
+        convert=to.optional(to.file_path),
+        help="YAML file with any of these settings by name, with dashes or underscores",
+    ),
+)  # fmt: skip
+
+BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
