@@ -78,6 +78,7 @@ def measure(
         share={e.name: c.requests / answered for e, c in zip(engines, spent, strict=True)},
         expected_equal=None if agreement is None else agreement.equal,
         expected_compared=None if agreement is None else agreement.compared,
+        differing=() if agreement is None else agreement.differing[:5],
         errors=measured.errors,
     )
 

@@ -28,7 +28,7 @@ class Agreement:
 
     equal: int
     compared: int
-    differing: Sequence[tuple[int, int]] = ()  # (expected, reported)
+    differing: Sequence[tuple[int | None, int]] = ()  # (expected, reported)
 
     @property
     def ratio(self) -> float:
@@ -66,6 +66,7 @@ class LoadResult:
     share: dict[str, float] = field(default_factory=dict)  # of requests, per engine
     expected_equal: int | None = None  # see Agreement; None: the load's client cannot tell
     expected_compared: int | None = None
+    differing: Sequence[tuple[int | None, int]] = ()  # (expected, reported), the first few
     errors: Sequence[str] = ()  # the first few, for people
 
     @property

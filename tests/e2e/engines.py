@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.processes import ManagedProcess, Ports, ProcessDiedError, http_ok
+from tests.e2e.processes import ManagedProcess, Ports, ProcessDiedError, http_ok, post_json
 from tests.e2e.tiny_model import DEEP_LAYERS, LAYERS, MAX_MODEL_LEN, MODEL_NAME
 
 BLOCK_SIZE_TOKENS = 32  # vLLM's CPU backend wants a multiple of 32
@@ -71,13 +71,26 @@ class VllmEngine:
             log=log_dir / f"{name}.log",
         )
 
+    @property
+    def pid(self) -> int | None:
+        """Of the API server; its engine core and worker are children in the same group."""
+        return self._process.pid
+
     def start(self) -> None:
         """Start without waiting, so that several engines can come up together."""
         self._process.start()
 
     def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
-        """Block until the engine answers /health."""
+        """Block until the engine answers /health, and has served each API once.
+
+        The first request of a kind costs up to a second more than the next.
+        """
         self._process.wait_until(lambda: http_ok(f"{self.url}/health"), timeout_s)
+        for path, prompt in (
+            ("/v1/chat/completions", {"messages": [{"role": "user", "content": "hello"}]}),
+            ("/v1/completions", {"prompt": [5] * BLOCK_SIZE_TOKENS}),
+        ):
+            self.post(path, {"model": MODEL_NAME, "max_tokens": 2, **prompt})
 
     def kill(self) -> None:
         """SIGKILL, as a crash or the kernel's memory killer would."""
@@ -131,6 +144,11 @@ class VllmEngine:
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """POST JSON straight to the engine; the parsed answer."""
         return json.loads(self._http(path, json.dumps(body).encode()))
+
+    def post_status(self, path: str, body: Mapping[str, Any]) -> tuple[int, Any]:
+        """POST JSON straight to the engine; (status, parsed answer), errors included."""
+        status, _, answer = post_json(self.url + path, body)
+        return status, answer
 
     def _http(self, path: str, body: bytes | None = None) -> bytes:
         request = urllib.request.Request(

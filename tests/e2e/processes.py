@@ -12,6 +12,7 @@ thread: a killed test run leaves no engine behind.
 
 import atexit
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -21,7 +22,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from email.message import Message
 from pathlib import Path
+from typing import Any
 
 _POLL_S = 0.2
 
@@ -132,6 +135,23 @@ def http_ok(url: str, timeout_s: float = 2.0) -> bool:
             return int(response.status) == 200
     except (urllib.error.URLError, OSError):
         return False
+
+
+def post_json(url: str, body: Mapping[str, Any]) -> tuple[int, Mapping[str, str], Any]:
+    """POST; (status, headers by lower-case name, parsed answer), errors included."""
+    request = urllib.request.Request(
+        url, json.dumps(body).encode(), headers={"content-type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return response.status, _lower(response.headers), json.load(response)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, _lower(error.headers), json.load(error)
+
+
+def _lower(headers: Message) -> Mapping[str, str]:
+    return {name.lower(): str(value) for name, value in headers.items()}
 
 
 def _is_free(port: int) -> bool:

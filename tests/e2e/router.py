@@ -11,7 +11,7 @@ import os
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from tests.e2e.engines import VllmEngine
-from tests.e2e.processes import ManagedProcess, Ports, ProcessDiedError, http_ok
+from tests.e2e.processes import ManagedProcess, Ports, ProcessDiedError, http_ok, post_json
 
 ROUTER_PORTS = (8150, 8199)
 START_TIMEOUT_S = 60.0
@@ -65,7 +65,7 @@ class RouterProcess:
     def wait_views_exact(self, timeout_s: float = VIEW_TIMEOUT_S) -> None:
         """Block until every engine is up with an exact view."""
         deadline_s = time.monotonic() + timeout_s
-        while not all(e["up"] and e["prefix_view"]["kind"] == "exact" for e in self.engines()):
+        while not all(e["up"] and e["prefix_view"] == "exact" for e in self.engines()):
             if time.monotonic() > deadline_s:
                 raise ProcessDiedError(
                     f"no exact views: {self.engines()}\n{self._process.log_end()}"
@@ -74,7 +74,7 @@ class RouterProcess:
 
     def engines(self) -> list[dict[str, Any]]:
         """GET /engines."""
-        return list(self.get("/engines")["engines"])
+        return list(self.get("/engines"))
 
     def engine(self, engine: VllmEngine) -> dict[str, Any]:
         """What /engines says of one engine."""
@@ -82,8 +82,19 @@ class RouterProcess:
 
     def get(self, path: str) -> Any:
         """The parsed JSON of one of the router's own endpoints."""
+        return json.loads(self._text(path))
+
+    def post(self, path: str, body: Mapping[str, Any]) -> tuple[int, Mapping[str, str], Any]:
+        """POST JSON; (status, headers, parsed answer), errors included."""
+        return post_json(self.url + path, body)
+
+    def metrics(self) -> str:
+        """The router's own metrics."""
+        return self._text("/metrics")
+
+    def _text(self, path: str) -> str:
         with urllib.request.urlopen(self.url + path, timeout=10) as response:
-            return json.load(response)
+            return bytes(response.read()).decode()
 
     def log_end(self) -> str:
         """The last lines the router logged."""
