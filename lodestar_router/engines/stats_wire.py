@@ -2,7 +2,7 @@
 
 In       one ZMQ frame: a msgpack map with "v": 1, sent by patches/vllm-scheduler-stats.
 Out      SchedulerStats, one data-parallel rank as one API-server process sees it.
-Cost     decode about 2 us.
+Cost     decode about 1 us (two finished requests, Python 3.11).
 Errors   UnknownStatsVersionError for another "v"; MalformedStatsError for anything
          that is not this map. Unknown keys are ignored, so keys may be added
          without a new version; a changed meaning needs one.
