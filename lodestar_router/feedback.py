@@ -69,9 +69,7 @@ class RouterFeedback:
         return [_explain(*entry) for entry in self._entries]
 
 
-def _explain(
-    request: RoutedRequest, decision: Decision, outcomes: list[Outcome]
-) -> dict[str, Any]:
+def _explain(request: RoutedRequest, decision: Decision, outcomes: list[Outcome]) -> dict[str, Any]:
     """Why this engine: every candidate with what was known and predicted of it."""
     last = outcomes[-1] if outcomes else None
     return {

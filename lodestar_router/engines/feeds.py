@@ -17,8 +17,8 @@ from lodestar_router.core.kv_events import ViewId
 from lodestar_router.core.prefix_index import PrefixIndex
 from lodestar_router.core.types import EngineSpec
 from lodestar_router.engines.api import EngineApi
-from lodestar_router.engines.kv_sources import (
-    KvSource,
+from lodestar_router.engines.kv_endpoints import (
+    KvEventSource,
     parse_kv_event_sources,
     resolve_endpoint,
 )
@@ -53,8 +53,8 @@ class EngineFeeds:
         self._context = context
         self._clock = clock
         self._use_kv_events = kv_events
-        self._sources: tuple[KvSource, ...] = ()
-        self._kv: dict[KvSource, tuple[KvSubscriber, asyncio.Task[None]]] = {}
+        self._sources: tuple[KvEventSource, ...] = ()
+        self._kv: dict[KvEventSource, tuple[KvSubscriber, asyncio.Task[None]]] = {}
         self._stats: StatsSubscriber | None = None
         self._stats_task: asyncio.Task[None] | None = None
 
@@ -80,31 +80,31 @@ class EngineFeeds:
     def _host(self) -> str:
         return urlsplit(self._spec.url).hostname or ""
 
-    async def _find_sources(self, api: EngineApi) -> tuple[KvSource, ...]:
+    async def _find_sources(self, api: EngineApi) -> tuple[KvEventSource, ...]:
         if not self._spec.kv_events:
             answer = await api.kv_event_sources(_SOURCES_TIMEOUT_S)
             return tuple(parse_kv_event_sources(answer, self._host))
         replays = [*self._spec.kv_replay, *[None] * len(self._spec.kv_events)]
         return tuple(
-            KvSource(
+            KvEventSource(
                 dp_rank=rank,
                 endpoint=resolve_endpoint(endpoint, self._host),
-                replay=resolve_endpoint(replay, self._host) if replay else None,
-                topic="",
+                replay_endpoint=resolve_endpoint(replay, self._host) if replay else None,
+                topic=b"",
             )
             for rank, (endpoint, replay) in enumerate(
                 zip(self._spec.kv_events, replays, strict=False)
             )
         )
 
-    def _subscribe(self, source: KvSource) -> "tuple[KvSubscriber, asyncio.Task[None]]":
+    def _subscribe(self, source: KvEventSource) -> "tuple[KvSubscriber, asyncio.Task[None]]":
         subscriber = KvSubscriber(
             ViewId(self._spec.engine_id, source.dp_rank),
             source.endpoint,
-            source.replay,
+            source.replay_endpoint,
             self._index,
             context=self._context,
-            topic=source.topic.encode(),
+            topic=source.topic,
         )
         return subscriber, spawn(subscriber.run(), name=f"kv events {source.endpoint}")
 
@@ -130,7 +130,7 @@ class EngineFeeds:
                 {
                     "dp_rank": source.dp_rank,
                     "endpoint": source.endpoint,
-                    "replay": source.replay,
+                    "replay": source.replay_endpoint,
                     **_public(subscriber.counters),
                 }
                 for source, (subscriber, _) in self._kv.items()

@@ -62,7 +62,7 @@ class EngineWatch:
         check: ModelCheck,
         on_up: Callable[[EngineId, Sequence[ModelCard]], None] = lambda _engine, _cards: None,
     ) -> None:
-        self._api = api
+        self.api = api
         self._id = api.spec.engine_id
         self.feeds = feeds
         self._fleet = fleet
@@ -106,18 +106,18 @@ class EngineWatch:
         Raises:
             EngineError: it cannot take requests.
         """
-        cards = await self._api.models(PROBE_TIMEOUT_S)
+        cards = await self.api.models(PROBE_TIMEOUT_S)
         conflict = self._check(self._id, cards)
         if conflict is not None:
             raise EngineError(conflict)
         state = self._fleet[self._id]
         if not state.up:
-            state.version = await self._api.version(PROBE_TIMEOUT_S)
-            await self.feeds.start(self._api)
+            state.version = await self.api.version(PROBE_TIMEOUT_S)
+            await self.feeds.start(self.api)
             await self._read_metrics()
             _logger.info("engine %s is up: %s", self._id, [card["id"] for card in cards])
-        self._on_up(self._id, cards)
         self._fleet.mark_up(self._id, cards, self._clock())
+        self._on_up(self._id, cards)
 
     async def _poll_until_down(self) -> None:
         answered_at_s = self._clock()
@@ -143,7 +143,7 @@ class EngineWatch:
             EngineError: the engine did not answer. A page without vLLM's metrics, or
                 that cannot be read, is counted and otherwise like no page.
         """
-        page = await self._api.metrics(self._settings.metrics_timeout_s)
+        page = await self.api.metrics(self._settings.metrics_timeout_s)
         try:
             report = parse_metrics(page)
         except EngineError:

@@ -53,7 +53,7 @@ class ControlHandler:
 
     def __call__(self, request: Request, client: ClientConnection) -> None:
         """Answer one request."""
-        if request.method not in (b"GET", b"HEAD"):
+        if request.method != b"GET":
             client.send(
                 405,
                 error_body(405, "method not allowed", "method_not_allowed"),

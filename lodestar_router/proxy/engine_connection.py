@@ -138,9 +138,8 @@ class EngineConnection(asyncio.Protocol):
             extra.append(b"transfer-encoding: chunked")
         if self._unframe or self._until_close or not self._keep_alive:
             extra.append(b"connection: close")
-        head = client_head(
-            self._parser.get_status_code(), self._reason, self._headers, extra=extra
-        )
+            client.drain()  # only its end tells the client where the body ends
+        head = client_head(self._parser.get_status_code(), self._reason, self._headers, extra=extra)
         client.write(head + (self._take_pieces() if self._unframe else body))
 
     def _take_pieces(self) -> bytes:
@@ -206,9 +205,7 @@ class EngineConnection(asyncio.Protocol):
         if 100 <= status < 200:
             return
         self._head_complete = True
-        framed = any(
-            name in (b"content-length", b"transfer-encoding") for name, _ in self._headers
-        )
+        framed = any(name in (b"content-length", b"transfer-encoding") for name, _ in self._headers)
         self._until_close = not framed and status not in (204, 304)
 
     def on_body(self, body: bytes) -> None:
@@ -232,9 +229,7 @@ class EngineConnection(asyncio.Protocol):
 
     def _finish(self) -> None:
         """The answer is whole and relayed."""
-        reusable = (
-            not self._until_close and not self.closed and self._parser.should_keep_alive()
-        )
+        reusable = not self._until_close and not self.closed and self._parser.should_keep_alive()
         answer = Answer(self._parser.get_status_code(), self._before + self._last)
         self._release()
         if not reusable:

@@ -81,7 +81,7 @@ class RouteHandler:
         except RouterError as error:
             self._metrics.refused(error.code)
             client.write(error_response(error, close=not request.keep_alive))
-        except Exception:  # noqa: BLE001 the edge: a bug must not take the connection loop down
+        except Exception:  # the edge: a bug must not take the connection down
             _logger.exception("request failed in the router")
             self._metrics.refused("internal_error")
             client.send(500, error_body(500, "internal error", "internal_error"))

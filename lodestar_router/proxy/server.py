@@ -33,7 +33,7 @@ class Server:
         self._control = control
         self._pools = pools
         self._limits = limits
-        self._connections: set[ClientConnection] = set()
+        self.connections: set[ClientConnection] = set()
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -46,7 +46,7 @@ class Server:
         loop = asyncio.get_running_loop()
         try:
             self._server = await loop.create_server(
-                lambda: ClientConnection(self._handle, self._limits, self._connections, loop),
+                lambda: ClientConnection(self._handle, self._limits, self.connections, loop),
                 host,
                 port,
                 backlog=4096,  # a thousand clients may connect at once
@@ -79,7 +79,7 @@ class Server:
             now_s = loop.time()
             for pool in list(self._pools.values()):
                 pool.sweep(now_s)
-            for connection in list(self._connections):
+            for connection in list(self.connections):
                 if not connection.answering and now_s - connection.active_at_s > _KEEP_CLIENT_S:
                     connection.close()
 
@@ -87,12 +87,12 @@ class Server:
         """Accept nothing more, let running answers end, cut what is left after `drain_s`."""
         if self._server is not None:
             self._server.close()
-        for connection in list(self._connections):
+        for connection in list(self.connections):
             connection.drain()
         deadline_s = asyncio.get_running_loop().time() + drain_s
-        while self._connections and asyncio.get_running_loop().time() < deadline_s:
+        while self.connections and asyncio.get_running_loop().time() < deadline_s:
             await asyncio.sleep(0.02)
-        for connection in list(self._connections):
+        for connection in list(self.connections):
             connection.abort()
         for pool in self._pools.values():
             pool.close()

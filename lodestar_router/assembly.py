@@ -1,0 +1,240 @@
+"""Config in, a running router out: every object is made and wired here.
+
+    start   listen, probe every engine once, then serve
+    run     until told to stop
+    stop    drain clients, end watches and trainer
+
+An engine that is down at start is shown as down and probed on; engines that
+contradict each other stop the start, while there is somebody to read why.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import aiohttp
+import zmq.asyncio
+
+from lodestar_router.config import Config
+from lodestar_router.core.fleet import Fleet
+from lodestar_router.core.prefix_index import PrefixIndex
+from lodestar_router.core.types import EngineId, EngineSpec
+from lodestar_router.describe import describe_engine, gauge_rows
+from lodestar_router.engines.api import EngineApi
+from lodestar_router.engines.feeds import EngineFeeds
+from lodestar_router.engines.watch import EngineWatch, WatchSettings
+from lodestar_router.errors import ConfigError
+from lodestar_router.features.residual_tracker import ResidualTracker
+from lodestar_router.features.row import TrainingRow
+from lodestar_router.features.serving import PublishedModel
+from lodestar_router.feedback import RouterFeedback
+from lodestar_router.learning.checkpoint import CheckpointError, load
+from lodestar_router.model_identity import ModelIdentity
+from lodestar_router.policy.lodestar import LodestarPolicy
+from lodestar_router.policy.registry import POLICIES
+from lodestar_router.proxy.client_connection import Limits
+from lodestar_router.proxy.control import ControlHandler
+from lodestar_router.proxy.dispatcher import Dispatcher
+from lodestar_router.proxy.engine_pool import EnginePool, Timeouts
+from lodestar_router.proxy.handler import RouteHandler
+from lodestar_router.proxy.metrics import GaugeRow, Metrics
+from lodestar_router.proxy.server import Server
+from lodestar_router.tasks import cancel, spawn
+from lodestar_router.tokenizers import Tokenizers
+from lodestar_router.trainer.link import TrainerLink, trainer_command
+
+_logger = logging.getLogger(__name__)
+
+_FIRST_PROBES_S = 3.0  # then the router serves with the engines that have answered
+
+
+class Router:
+    """One router process."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._clock = time.monotonic
+        self._tracker = ResidualTracker()
+        self.index = PrefixIndex()
+        self.fleet = Fleet(prefix_view=self.index.kind, log_residual=self._tracker.value)
+        self._identity = ModelIdentity(self.fleet, allow_mixed=config.allow_mixed_models)
+        self._pools: dict[EngineId, EnginePool] = {}
+        self.watches: dict[EngineId, EngineWatch] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self.policy = POLICIES[config.routing_logic](Random(config.seed))
+        self.trainer = self._make_trainer()
+        self.metrics = Metrics()
+
+    def _make_trainer(self) -> TrainerLink | None:
+        policy = self.policy
+        if not isinstance(policy, LodestarPolicy):
+            return None
+        model = _saved_model(self._config.state_dir)
+        policy.swap(model)
+        if not self._config.trainer:
+            return None
+        command = trainer_command(self._config.state_dir, self._config.seed or 0)
+        return TrainerLink(policy.swap, command=command, model=model)
+
+    async def start(self) -> int:
+        """Begin to serve; returns the port.
+
+        Raises:
+            ConfigError: the address is taken, a tokenizer cannot be loaded, or
+                engines contradict each other.
+        """
+        config = self._config
+        self._context = zmq.asyncio.Context()
+        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        self.tokenizers = Tokenizers(config.tokenizer_of, self._api_serving)
+        await self.tokenizers.load_configured(config.tokenizers)
+        for spec in config.engines:
+            self._add_engine(spec)
+        server = self._make_server()
+        await self._first_probes()
+        port = await server.start(config.host, config.port)
+        self._server = server
+        if self.trainer is not None:
+            self.trainer.start()
+        return port
+
+    def _add_engine(self, spec: EngineSpec) -> None:
+        config = self._config
+        engine_id = spec.engine_id
+        self.fleet.add(spec)
+        self.index.add_engine(engine_id)
+        self._pools[engine_id] = EnginePool(
+            spec,
+            Timeouts(
+                connect_s=config.connect_timeout_s,
+                first_byte_s=config.first_byte_timeout_s,
+                idle_s=config.idle_timeout_s,
+                total_s=config.total_timeout_s,
+            ),
+        )
+        watch = self.watches[engine_id] = EngineWatch(
+            EngineApi(spec, self._session, key=config.api_keys.get(engine_id)),
+            EngineFeeds(
+                spec,
+                fleet=self.fleet,
+                index=self.index,
+                context=self._context,
+                clock=self._clock,
+                kv_events=config.kv_events,
+            ),
+            fleet=self.fleet,
+            index=self.index,
+            settings=WatchSettings(metrics_interval_s=config.metrics_interval_s),
+            clock=self._clock,
+            check=self._identity.check,
+            on_up=self.tokenizers.engine_up,
+        )
+        self._tasks.append(spawn(watch.run(), name=f"watch {engine_id}"))
+
+    def _api_serving(self, model: str) -> EngineApi | None:
+        """An engine that is up and serves the model."""
+        for state in self.fleet:
+            if state.up and state.serves(model):
+                return self.watches[state.spec.engine_id].api
+        return None
+
+    def _make_server(self) -> Server:
+        config = self._config
+        feedback = RouterFeedback(self._tracker, self._offer, clock=self._clock)
+        self.metrics.add_gauges(self._gauges)
+        dispatcher = Dispatcher(
+            fleet=self.fleet,
+            index=self.index,
+            policy=self.policy,
+            pools=self._pools,
+            engine_keys=config.api_keys,
+            feedback=feedback,
+            metrics=self.metrics,
+            clock=self._clock,
+            retries=config.retries,
+            on_trouble=lambda engine_id: self.watches[engine_id].kick(),
+        )
+        return Server(
+            routes=RouteHandler(
+                fleet=self.fleet,
+                tokens=self.tokenizers.service,
+                dispatcher=dispatcher,
+                metrics=self.metrics,
+                clock=self._clock,
+            ),
+            control=ControlHandler(
+                fleet=self.fleet,
+                metrics=self.metrics,
+                engines=self.describe_engines,
+                config=config.effective(),
+                decisions=feedback.log,
+            ),
+            pools=self._pools,
+            limits=Limits(body_bytes=config.max_body_bytes),
+        )
+
+    def _offer(self, row: TrainingRow) -> None:
+        if self.trainer is not None:
+            self.trainer.offer(row)
+
+    async def _first_probes(self) -> None:
+        """Give every engine the chance to answer once.
+
+        Raises:
+            ConfigError: engines that answered contradict each other.
+        """
+        try:
+            async with asyncio.timeout(_FIRST_PROBES_S):
+                await asyncio.gather(*(watch.probed.wait() for watch in self.watches.values()))
+        except TimeoutError:
+            _logger.warning("not all engines have answered yet; serving with those that have")
+        for conflict in self._identity.conflicts.values():
+            raise ConfigError(conflict)
+
+    def describe_engines(self) -> list[dict[str, Any]]:
+        """For GET /engines."""
+        now_s = self._clock()
+        return [
+            describe_engine(state, self.fleet, self.index, self.watches, now_s)
+            for state in self.fleet
+        ]
+
+    def _gauges(self) -> Iterable[GaugeRow]:
+        return gauge_rows(self.fleet, self.index, self.trainer, self.served_model, self._clock())
+
+    @property
+    def engine_ids(self) -> list[EngineId]:
+        """The engines, in the order they were named."""
+        return [state.spec.engine_id for state in self.fleet]
+
+    @property
+    def served_model(self) -> PublishedModel | None:
+        """The model that choices use now, if the policy has one."""
+        return self.policy.model if isinstance(self.policy, LodestarPolicy) else None
+
+    async def stop(self, drain_s: float) -> None:
+        """End everything that `start` began; safe after a start that failed."""
+        server = getattr(self, "_server", None)
+        if server is not None:
+            await server.stop(drain_s)
+        await cancel(*self._tasks)
+        if self.trainer is not None:
+            await self.trainer.stop()
+        await self.tokenizers.close()
+        await self._session.close()
+        self._context.destroy(linger=0)
+
+
+def _saved_model(state_dir: Path | None) -> PublishedModel | None:
+    """The model of the last run; a checkpoint that cannot be used is no reason not to start."""
+    if state_dir is None:
+        return None
+    try:
+        return load(state_dir)
+    except CheckpointError as error:
+        _logger.warning("starting without the saved model: %s", error)
+        return None

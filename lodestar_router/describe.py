@@ -1,0 +1,142 @@
+"""The router's state as plain values: for GET /engines and for the gauges of /metrics."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from lodestar_router.core.fleet import EngineState, Fleet
+from lodestar_router.core.prefix_index import PrefixIndex
+from lodestar_router.core.types import EngineId, PrefixViewKind
+from lodestar_router.engines.watch import EngineWatch
+from lodestar_router.features.serving import PublishedModel
+from lodestar_router.proxy.metrics import GaugeRow
+from lodestar_router.trainer.link import TrainerLink
+
+
+def describe_engine(
+    state: EngineState,
+    fleet: Fleet,
+    index: PrefixIndex,
+    watches: Mapping[EngineId, EngineWatch],
+    now_s: float,
+) -> dict[str, Any]:
+    """One engine, its views and how old each of them is."""
+    engine_id = state.spec.engine_id
+    snapshot = fleet.snapshot(engine_id, now_s)
+    load = snapshot.load
+    return {
+        "engine_id": engine_id,
+        "url": state.spec.url,
+        "gpu": state.spec.gpu,
+        "up": state.up,
+        "reason": state.reason,
+        "since_s": None if state.changed_at_s is None else now_s - state.changed_at_s,
+        "version": state.version,
+        "serving_models": [card["id"] for card in state.cards],
+        "labels": dict(state.spec.labels),
+        "load": None
+        if load is None
+        else {
+            "source": load.source,
+            "age_s": now_s - load.observed_at_s,
+            "num_running_reqs": load.num_running_reqs,
+            "num_waiting_reqs": load.num_waiting_reqs,
+            "kv_cache_usage_ratio": load.kv_cache_usage_ratio,
+        },
+        "inflight": {
+            "requests": state.inflight_requests,
+            "prefill_requests": state.inflight_prefill_requests,
+            "prefill_tokens": state.inflight_prefill_tokens,
+            "decode_tokens": state.inflight_decode_tokens,
+        },
+        "dispatched_total": state.dispatched_total,
+        "log_residual": snapshot.log_residual,
+        "kv_blocks": state.kv_blocks,
+        "block_size_tokens": state.block_size_tokens,
+        "prefix_view": snapshot.prefix_view.value,
+        "views": [
+            {**asdict(row), "kind": row.kind.value}
+            for row in index.stats()
+            if row.engine_id == engine_id
+        ],
+        "feeds": watches[engine_id].describe(),
+    }
+
+
+def gauge_rows(
+    fleet: Fleet,
+    index: PrefixIndex,
+    trainer: TrainerLink | None,
+    model: PublishedModel | None,
+    now_s: float,
+) -> Iterator[GaugeRow]:
+    """Everything that is read when /metrics is scraped rather than counted."""
+    for state in fleet:
+        yield from _engine_rows(state, fleet, now_s)
+    for view in index.stats():
+        labels = {"engine": str(view.engine_id), "view": view.view}
+        yield "lodestar:prefix_view_blocks", "Blocks believed cached.", labels, view.blocks
+        yield (
+            "lodestar:prefix_view_events",
+            "KV events applied since the router started.",
+            labels,
+            view.events,
+        )
+        yield (
+            "lodestar:prefix_view_unknown_events",
+            "KV events of a kind this router does not know.",
+            labels,
+            view.unknown_events,
+        )
+    if trainer is not None:
+        counters = trainer.counters
+        yield "lodestar:trainer_up", "1 if the trainer process runs.", {}, float(trainer.running)
+        yield "lodestar:trainer_starts", "Trainer processes started.", {}, counters.starts
+        yield "lodestar:trainer_rows", "Training rows offered.", {}, counters.rows_offered
+        yield (
+            "lodestar:trainer_rows_dropped",
+            "Training rows dropped because the trainer was slow or down.",
+            {},
+            counters.rows_dropped,
+        )
+    if model is not None:
+        yield "lodestar:model_version", "Version of the served model.", {}, model.version
+        yield (
+            "lodestar:model_trusted",
+            "1 if the residual of the served model is used.",
+            {},
+            float(model.trusted),
+        )
+
+
+def _engine_rows(state: EngineState, fleet: Fleet, now_s: float) -> Iterator[GaugeRow]:
+    labels = {"engine": str(state.spec.engine_id)}
+    snapshot = fleet.snapshot(state.spec.engine_id, now_s)
+    age_s = snapshot.load_age_s(now_s)
+    yield "lodestar:engine_up", "1 if the engine can take requests.", labels, float(state.up)
+    yield (
+        "lodestar:inflight_requests",
+        "Requests sent and not yet ended.",
+        labels,
+        state.inflight_requests,
+    )
+    yield (
+        "lodestar:inflight_prefill_tokens",
+        "Uncached prompt tokens sent whose first token is not back.",
+        labels,
+        state.inflight_prefill_tokens,
+    )
+    yield (
+        "lodestar:prefix_view_exact",
+        "1 if every KV event of the engine has been applied.",
+        labels,
+        float(snapshot.prefix_view is PrefixViewKind.EXACT),
+    )
+    yield (
+        "lodestar:engine_log_residual",
+        "Recent mean of ln(observed / predicted TTFT).",
+        labels,
+        snapshot.log_residual,
+    )
+    if age_s is not None:
+        yield "lodestar:load_age_seconds", "Age of the engine's last load report.", labels, age_s

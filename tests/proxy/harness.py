@@ -1,0 +1,210 @@
+"""A router's data plane in front of fake engines, and a client that shows raw bytes."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from lodestar_router.core.fleet import Fleet
+from lodestar_router.core.prefix_index import PrefixIndex
+from lodestar_router.core.types import Decision, EngineId, EngineSpec, Outcome, RoutedRequest
+from lodestar_router.policy.baselines import RoundRobin
+from lodestar_router.proxy.client_connection import Limits
+from lodestar_router.proxy.control import ControlHandler
+from lodestar_router.proxy.dispatcher import Dispatcher
+from lodestar_router.proxy.engine_pool import EnginePool, Timeouts
+from lodestar_router.proxy.handler import RouteHandler
+from lodestar_router.proxy.metrics import Metrics
+from lodestar_router.proxy.server import Server
+from lodestar_router.tokens.service import TokenService
+from tests.fake_engine import FakeEngine
+
+TIMEOUTS = Timeouts(connect_s=1.0, first_byte_s=0.0, idle_s=0.0, total_s=0.0)
+
+
+@dataclass
+class Recorder:
+    """A Feedback that only remembers."""
+
+    decisions: list[Decision] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def decided(self, request: RoutedRequest, decision: Decision) -> None:
+        self.decisions.append(decision)
+
+    def observed(self, request: RoutedRequest, decision: Decision, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+
+
+@dataclass
+class Edge:
+    """A listening data plane and what it wrote down."""
+
+    port: int
+    fleet: Fleet
+    server: Server
+    recorder: Recorder
+    metrics: Metrics
+    troubled: list[EngineId]
+    clients: "list[RawClient]" = field(default_factory=list)
+
+    async def client(self) -> "RawClient":
+        """A connection to the router, closed with it."""
+        client = await RawClient.to(self.port)
+        self.clients.append(client)
+        return client
+
+    def inflight(self) -> int:
+        """What is counted as under way; 0 when nothing leaked."""
+        return sum(
+            state.inflight_requests
+            + state.inflight_prefill_requests
+            + abs(state.inflight_prefill_tokens)
+            + abs(state.inflight_decode_tokens)
+            for state in self.fleet
+        )
+
+
+@asynccontextmanager
+async def edge_before(
+    *engines: FakeEngine, timeouts: Timeouts = TIMEOUTS, limits: Limits | None = None
+) -> AsyncIterator[Edge]:
+    """Serve in front of `engines`, which are taken for up; round robin, no tokenizer."""
+    fleet, index, metrics, recorder = Fleet(), PrefixIndex(), Metrics(), Recorder()
+    pools: dict[EngineId, EnginePool] = {}
+    troubled: list[EngineId] = []
+    for number, engine in enumerate(engines):
+        spec = EngineSpec(engine_id=EngineId(f"e{number}"), url=engine.url)
+        fleet.add(spec)
+        fleet.mark_up(spec.engine_id, [{"id": engine.model, "object": "model", "x": 1}], 0.0)
+        pools[spec.engine_id] = EnginePool(spec, timeouts)
+    dispatcher = Dispatcher(
+        fleet=fleet,
+        index=index,
+        policy=RoundRobin(Random(0)),
+        pools=pools,
+        engine_keys={},
+        feedback=recorder,
+        metrics=metrics,
+        clock=time.monotonic,
+        retries=1,
+        on_trouble=troubled.append,
+    )
+    routes = RouteHandler(
+        fleet=fleet,
+        tokens=TokenService({}),
+        dispatcher=dispatcher,
+        metrics=metrics,
+        clock=time.monotonic,
+    )
+    control = ControlHandler(
+        fleet=fleet, metrics=metrics, engines=list, config={"port": 1}, decisions=list
+    )
+    server = Server(routes=routes, control=control, pools=pools, limits=limits or Limits())
+    port = await server.start("127.0.0.1", 0)
+    try:
+        edge = Edge(port, fleet, server, recorder, metrics, troubled)
+        yield edge
+    finally:
+        for client in edge.clients:
+            await client.close()
+        await server.stop(drain_s=0.5)
+
+
+@dataclass
+class Reply:
+    """One response as it came over the wire."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class RawClient:
+    """A client connection on which any bytes can be sent."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def to(cls, port: int) -> "RawClient":
+        return cls(*await asyncio.open_connection("127.0.0.1", port))
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def head(self) -> tuple[int, dict[str, str]]:
+        raw = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 10)
+        first, *lines = raw.decode("latin-1").strip().split("\r\n")
+        headers: dict[str, str] = {}
+        for line in lines:
+            name, _, value = line.partition(": ")
+            assert name not in headers, f"duplicate header {name}"
+            headers[name] = value
+        return int(first.split(" ")[1]), headers
+
+    async def reply(self) -> Reply:
+        status, headers = await self.head()
+        if "content-length" in headers:
+            assert "transfer-encoding" not in headers
+            body = await self.reader.readexactly(int(headers["content-length"]))
+        elif headers.get("transfer-encoding") == "chunked":
+            body = b"".join([chunk async for chunk in self.chunks()])
+        else:
+            body = await asyncio.wait_for(self.reader.read(), 10)
+        return Reply(status, headers, body)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        while True:
+            size = int(await asyncio.wait_for(self.reader.readline(), 10), 16)
+            chunk = await self.reader.readexactly(size)
+            await self.reader.readexactly(2)
+            if not size:
+                return
+            yield chunk
+
+    async def closed(self) -> bool:
+        """Whether the router closes the connection without another byte."""
+        try:
+            return await asyncio.wait_for(self.reader.read(1), 10) == b""
+        except ConnectionResetError:
+            return True
+
+    async def close(self) -> None:
+        self.writer.close()
+        try:
+            await self.writer.wait_closed()
+        except ConnectionError:
+            return
+
+
+def post(path: str, body: Any, *headers: str, version: str = "1.1") -> bytes:
+    """The bytes of a POST."""
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    lines = [
+        f"POST {path} HTTP/{version}",
+        "Host: router",
+        "Content-Type: application/json",
+        f"Content-Length: {len(raw)}",
+        *headers,
+    ]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + raw
+
+
+def get(path: str) -> bytes:
+    """The bytes of a GET."""
+    return f"GET {path} HTTP/1.1\r\nHost: router\r\n\r\n".encode()
+
+
+def completion(**fields: Any) -> dict[str, Any]:
+    """A completions body."""
+    return {"model": "tiny", "prompt": "hello", **fields}
