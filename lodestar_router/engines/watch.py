@@ -107,14 +107,17 @@ class EngineWatch:
             EngineError: it cannot take requests.
         """
         cards = await self.api.models(PROBE_TIMEOUT_S)
-        conflict = self._check(self._id, cards)
-        if conflict is not None:
-            raise EngineError(conflict)
         state = self._fleet[self._id]
         if not state.up:
             state.version = await self.api.version(PROBE_TIMEOUT_S)
             await self.feeds.start(self.api)
             await self._read_metrics()
+        # Checked with no await before the mark: of two engines probed at once that
+        # contradict each other, the second must see the first.
+        conflict = self._check(self._id, cards)
+        if conflict is not None:
+            raise EngineError(conflict)
+        if not state.up:
             _logger.info("engine %s is up: %s", self._id, [card["id"] for card in cards])
         self._fleet.mark_up(self._id, cards, self._clock())
         self._on_up(self._id, cards)
