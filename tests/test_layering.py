@@ -44,6 +44,10 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {"core", "config", "policy", "tokens", "proxy", "errors", "tasks", "__init__"},
         {*ANY_STDLIB, "numpy", "aiohttp", "httptools", "msgspec", "prometheus_client"},
     ),
+    "emulator": (
+        {"core", "config", "emulator", "engines", "errors", "tasks"},
+        {*ANY_STDLIB, "numpy", "xxhash", "aiohttp", "msgspec", "zmq"},
+    ),
     "config": ({"config", "core", "errors", "policy", "__init__"}, {*ANY_STDLIB, "yaml"}),
     # The composition root: objects are made and wired here, nobody imports it.
     "cli": ({"*"}, {*ANY_STDLIB, "uvloop"}),

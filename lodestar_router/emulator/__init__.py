@@ -1,0 +1,1 @@
+"""A vLLM engine in numbers: its scheduler exactly, its step times by formula."""
