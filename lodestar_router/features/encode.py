@@ -1,0 +1,85 @@
+"""(request, candidates, base_s) -> the matrix the model scores and learns from.
+
+Out      float32 [candidates, features], columns as in schema.FEATURES, unscaled,
+         always finite: a missing source gives the column's default.
+Cost     one pass over the candidates; 0.03 ms for 16.
+
+The same matrix is kept in the Decision and becomes the training row, so what is
+served and what is learned cannot differ.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lodestar_router.core.types import (
+    Candidate,
+    EngineSnapshot,
+    FloatMatrix,
+    FloatVector,
+    PrefixViewKind,
+    RoutedRequest,
+)
+from lodestar_router.features.schema import LOG_BASE, NUM_FEATURES, NUM_LOG1P
+
+_PREFIX_FLAGS: dict[PrefixViewKind, tuple[float, float, float]] = {
+    PrefixViewKind.EXACT: (1.0, 0.0, 0.0),
+    PrefixViewKind.PARTIAL: (0.0, 1.0, 0.0),
+    PrefixViewKind.APPROXIMATE: (0.0, 0.0, 1.0),
+    PrefixViewKind.NONE: (0.0, 0.0, 0.0),
+}
+# Beyond any real count; keeps ln(1 + x) finite whatever an engine reports.
+_LARGEST = 1e12
+
+
+def encode(
+    request: RoutedRequest, candidates: Sequence[Candidate], base_s: FloatVector
+) -> FloatMatrix:
+    """Encode every candidate; `base_s` is float32 [candidates], positive."""
+    matrix = np.empty((len(candidates), NUM_FEATURES), dtype=np.float32)
+    matrix[:, :LOG_BASE] = [_columns(request, candidate) for candidate in candidates]
+    # A rubbish report (negative, NaN, infinite) must not reach the logarithm.
+    np.nan_to_num(matrix, copy=False, nan=0.0, posinf=_LARGEST, neginf=0.0)
+    logged = matrix[:, :NUM_LOG1P]
+    np.log1p(np.clip(logged, 0.0, _LARGEST, out=logged), out=logged)
+    np.log(base_s, out=matrix[:, LOG_BASE])
+    return matrix
+
+
+def _columns(request: RoutedRequest, candidate: Candidate) -> tuple[float, ...]:
+    """Every column but log_base, before ln(1 + x)."""
+    engine = candidate.engine
+    load = engine.load
+    cached = candidate.cached_prefix_tokens
+    uncached = max(1, request.prompt_tokens - cached)
+    if load is None:
+        running = waiting = age_s = usage = reported = 0.0
+    else:
+        running, waiting = load.num_running_reqs, load.num_waiting_reqs
+        age_s, usage, reported = request.now_s - load.observed_at_s, load.kv_cache_usage_ratio, 1.0
+    return (
+        request.prompt_tokens,
+        uncached,
+        cached,
+        engine.inflight_prefill_tokens,
+        engine.inflight_prefill_requests,
+        engine.inflight_requests - engine.inflight_prefill_requests,
+        engine.inflight_decode_tokens,
+        running,
+        waiting,
+        age_s,
+        _kv_need_ratio(engine, uncached, usage),
+        cached / request.prompt_tokens,
+        usage,
+        reported,
+        *_PREFIX_FLAGS[engine.prefix_view],
+        request.tokens_known,
+    )
+
+
+def _kv_need_ratio(engine: EngineSnapshot, uncached_tokens: int, usage_ratio: float) -> float:
+    """New blocks the prompt needs over blocks free; above 1 it has to wait for room."""
+    if engine.kv_blocks is None or engine.block_size_tokens is None:
+        return 0.0
+    free_blocks = max(1.0, engine.kv_blocks * (1.0 - usage_ratio))
+    return uncached_tokens / engine.block_size_tokens / free_blocks

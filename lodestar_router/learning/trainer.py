@@ -1,0 +1,234 @@
+"""Online training: rows in, now and then a better model out.
+
+    add(row)       test: the error of the version that served it; then remember it
+    learn_many()   refit the rates, fit the residual on ln(ttft / base), and publish
+                   only what is no worse on the newest rows, which it was not fitted on
+
+A round leads to one of three outcomes:
+
+    published      the new residual beats or equals both g = 0 and the served version
+    base_only      the served version has become worse than the refitted base alone,
+                   and the new residual does not help: publish the rates, untrusted
+    kept           the served version stays
+
+In       TrainingRow, in order of arrival.
+Out      TrainReport and, unless kept, a PublishedModel.
+Cost     a round is bounded by `budget_s` of the clock; typically 0.1 s, one thread.
+Errors   none for odd rows: they are counted in `ignored_rows`.
+
+Censored rows are kept but not fitted: a bound needs a loss of its own.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+import numpy as np
+import torch
+from torch import nn
+
+from lodestar_router.core.types import FloatMatrix, FloatVector
+from lodestar_router.features.rates import TtftRates
+from lodestar_router.features.row import TrainingRow
+from lodestar_router.features.scaling import RunningMoments, Scaler
+from lodestar_router.features.schema import LOG_BASE, NUM_FEATURES, SCHEMA_VERSION
+from lodestar_router.features.serving import MAX_RESIDUAL, PublishedModel
+from lodestar_router.learning.model import ResidualNet
+from lodestar_router.learning.rates import fit_rates
+from lodestar_router.learning.replay import ReplayBuffer, RowBatch
+
+MIN_ROWS = 64  # fewer say little even about two rates
+_HOLDOUT_SHARE, _HOLDOUT_MIN, _HOLDOUT_MAX = 0.2, 16, 512  # newest rows, not fitted
+_BATCH_ROWS = 256
+_EPOCHS, _STEPS_MIN, _STEPS_MAX = 4, 64, 256
+_LEARNING_RATE, _WEIGHT_DECAY, _GRADIENT_NORM = 2e-3, 1e-3, 1.0
+_HUBER = 0.5  # ln: a factor of 1.6; beyond it a row pulls with constant force
+# tanh reaches its bound nowhere: labels beyond this would only drive weights up.
+_MAX_TARGET = 0.96 * MAX_RESIDUAL
+_LIVE_ROWS = 512
+_REFUSALS_BEFORE_RESTART = 8  # rounds; a net that has gone astray goes back
+_RESUMED_ROWS = 1000.0  # weight of a loaded scaler against new rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainReport:
+    """What a round did; errors are mean |ln(observed / predicted)|."""
+
+    outcome: str  # published, base_only, kept, too_few_rows
+    version: int  # served after this round
+    rows: int  # fitted and held out
+    holdout_rows: int
+    error: float  # of the new residual, held out
+    error_base: float  # of the refitted base alone, held out
+    error_served: float  # of the version served until now, held out
+    live_error: float  # of served predictions, each before its row was learned from
+    live_error_base: float  # of the base of those predictions
+    steps: int
+    ignored_rows: int
+    duration_s: float
+
+
+class Trainer:
+    """The one owner of the torch net; see the module for its rule."""
+
+    def __init__(
+        self,
+        seed: int,
+        clock: Callable[[], float],
+        model: PublishedModel | None = None,
+        budget_s: float = 1.0,
+    ) -> None:
+        torch.set_num_threads(1)  # the router and the engines need the other cores
+        self._clock = clock
+        self._budget_s = budget_s
+        self._generator = torch.Generator().manual_seed(seed)
+        self._replay = ReplayBuffer(Random(seed))
+        self._live: deque[tuple[float, float]] = deque(maxlen=_LIVE_ROWS)
+        self._new: list[TrainingRow] = []
+        self._ignored_rows = 0
+        self._served = model
+        self._moments = RunningMoments(NUM_FEATURES)
+        self._restart_net()
+        if model is not None:
+            self._moments = RunningMoments.resume(model.scaler, _RESUMED_ROWS)
+
+    @property
+    def new_rows(self) -> int:
+        """Usable rows since the last round."""
+        return len(self._new)
+
+    def add(self, row: TrainingRow) -> None:
+        """Note how well the row was predicted, then remember it."""
+        usable = row.schema_version == SCHEMA_VERSION and row.features.shape == (NUM_FEATURES,)
+        # A TTFT of 0 is a measuring error, and would be the best label there is.
+        timed = row.ttft_s > 0 and math.isfinite(row.ttft_s)
+        if not (usable and timed and np.isfinite(row.features).all()):
+            self._ignored_rows += 1
+            return
+        self._replay.add(row)
+        if row.censored:
+            return
+        self._new.append(row)
+        log_ttft = math.log(row.ttft_s)
+        if row.predicted_ttft_s > 0:
+            self._live.append(
+                (
+                    abs(log_ttft - math.log(row.predicted_ttft_s)),
+                    abs(log_ttft - float(row.features[LOG_BASE])),
+                )
+            )
+
+    def learn_many(self) -> tuple[TrainReport, PublishedModel | None]:
+        """One round on everything remembered."""
+        started_s = self._clock()
+        recent = [row for row in self._replay.recent() if not row.censored]
+        if len(recent) < MIN_ROWS:
+            return self._report("too_few_rows", started_s, rows=len(recent)), None
+        held = min(max(int(len(recent) * _HOLDOUT_SHARE), _HOLDOUT_MIN), _HOLDOUT_MAX)
+        older = [row for row in self._replay.older() if not row.censored]
+        fitted, holdout = RowBatch.of(older + recent[:-held]), RowBatch.of(recent[-held:])
+
+        prior = TtftRates() if self._served is None else self._served.rates
+        rates = fit_rates(fitted.work_tokens, fitted.ttft_s, fitted.gpus, prior)
+        self._moments.update(RowBatch.of(self._new).under(rates)[0])
+        self._new.clear()
+        scaler = self._moments.freeze()
+        steps = self._fit(scaler, *fitted.under(rates), started_s + self._budget_s)
+        candidate = self._candidate(rates, scaler)
+        errors = self._errors(candidate, holdout)
+        outcome, published = self._decide(candidate, *errors)
+        if published is not None:
+            self._served = published
+        report = self._report(
+            outcome, started_s, rows=len(older) + len(recent), held=held, errors=errors, steps=steps
+        )
+        return report, published
+
+    def _fit(
+        self, scaler: Scaler, features: FloatMatrix, target: FloatVector, until_s: float
+    ) -> int:
+        """Adam on the Huber loss from where the last round ended; steps made."""
+        x = torch.from_numpy(scaler.standardise(features))  # [rows, features]
+        y = torch.from_numpy(np.clip(target, -_MAX_TARGET, _MAX_TARGET))  # [rows]
+        wanted = min(max(_EPOCHS * len(x) // _BATCH_ROWS, _STEPS_MIN), _STEPS_MAX)
+        for step in range(wanted):
+            if self._clock() > until_s:
+                return step
+            batch = torch.randint(len(x), (_BATCH_ROWS,), generator=self._generator)
+            loss = nn.functional.huber_loss(self._net(x[batch]), y[batch], delta=_HUBER)
+            self._optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(self._net.parameters(), _GRADIENT_NORM)
+            self._optimizer.step()
+        return wanted
+
+    def _errors(self, candidate: PublishedModel, rows: RowBatch) -> tuple[float, float, float]:
+        """Mean |ln| on `rows` of: the candidate, its base alone, the served version."""
+        features, target = rows.under(candidate.rates)
+        error = float(np.abs(target - candidate.residual(features)).mean())
+        served = self._served
+        if served is None:
+            return error, float(np.abs(target).mean()), math.inf
+        features, served_target = rows.under(served.rates)
+        if served.trusted:
+            served_target = served_target - served.residual(features)
+        return error, float(np.abs(target).mean()), float(np.abs(served_target).mean())
+
+    def _decide(
+        self, candidate: PublishedModel, error: float, error_base: float, error_served: float
+    ) -> tuple[str, PublishedModel | None]:
+        if error <= min(error_base, error_served):
+            self._refusals = 0
+            return "published", candidate
+        self._refusals += 1
+        if self._refusals >= _REFUSALS_BEFORE_RESTART:
+            self._restart_net()
+        if error_base < error_served:
+            return "base_only", self._candidate(candidate.rates, candidate.scaler, trusted=False)
+        return "kept", None
+
+    def _candidate(
+        self, rates: TtftRates, scaler: Scaler, *, trusted: bool = True
+    ) -> PublishedModel:
+        version = 1 if self._served is None else self._served.version + 1
+        return PublishedModel(
+            version=version, rates=rates, scaler=scaler, layers=self._net.export(), trusted=trusted
+        )
+
+    def _restart_net(self) -> None:
+        """Back to the served weights; without trusted ones, to g = 0."""
+        self._refusals = 0
+        self._net = ResidualNet(NUM_FEATURES, self._generator)
+        if self._served is not None and self._served.trusted:
+            self._net.load(self._served.layers)
+        self._optimizer = torch.optim.AdamW(
+            self._net.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY
+        )
+
+    def _report(
+        self,
+        outcome: str,
+        started_s: float,
+        *,
+        rows: int,
+        held: int = 0,
+        errors: tuple[float, float, float] = (math.nan, math.nan, math.nan),
+        steps: int = 0,
+    ) -> TrainReport:
+        live = np.array(self._live).mean(axis=0) if self._live else (math.nan, math.nan)
+        return TrainReport(
+            outcome=outcome,
+            version=0 if self._served is None else self._served.version,
+            rows=rows,
+            holdout_rows=held,
+            error=errors[0],
+            error_base=errors[1],
+            error_served=errors[2],
+            live_error=float(live[0]),
+            live_error_base=float(live[1]),
+            steps=steps,
+            ignored_rows=self._ignored_rows,
+            duration_s=self._clock() - started_s,
+        )
