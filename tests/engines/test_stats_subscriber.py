@@ -117,7 +117,7 @@ class Bench:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(PATIENCE_S):
-            while not condition():  # noqa: ASYNC110 - what is awaited has no event to set
+            while not condition():
                 await asyncio.sleep(0.002)
 
 
