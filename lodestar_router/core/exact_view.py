@@ -109,9 +109,12 @@ class ExactView:
 
     def close(self) -> None:
         """Leave the table; the view is not used again."""
+        for key in self._reserved:
+            self._table.clear(key, self.bit)
         self._reserved.clear()
         self.clear()
         self._table.free_bit(self.bit)
+        self.bit = 0  # a reservation released later must not touch the bit's next owner
 
     def reserve(self, keys: Iterable[int]) -> None:
         """Count `keys` as held until the same keys are released."""

@@ -1,8 +1,8 @@
 """A KV event publisher as vLLM 0.32 has it, with faults to order.
 
-PUB (as XPUB, which tells of subscriptions) and ROUTER sockets on ports of 127.0.0.1 that outlive a restart, and the
-last batches kept for replay. Every batch stores one block, named by a number
-that no other batch of any life has.
+A PUB socket (an XPUB: it tells of subscriptions) and a ROUTER socket on ports of
+127.0.0.1 that outlive a restart, and the last batches kept for replay. Every
+batch stores one block, named by a number that no other batch of any life has.
 """
 
 import asyncio
@@ -43,6 +43,10 @@ class FakePublisher:
         self._task: asyncio.Task[None] | None = None
 
     @property
+    def started(self) -> bool:
+        return self._task is not None
+
+    @property
     def endpoint(self) -> str:
         return f"tcp://127.0.0.1:{self._ports[0]}"
 
@@ -66,6 +70,7 @@ class FakePublisher:
     async def stop(self) -> None:
         """As SIGKILL leaves it: connections end, memory is gone."""
         await cancel(self._task)
+        self._task = None
         self._pub.close()
         self._router.close()
 
