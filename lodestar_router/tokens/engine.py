@@ -61,9 +61,10 @@ def _with_reasoning(message: Any) -> Any:
     # /v1/chat/completions takes `reasoning_content` for `reasoning`, /tokenize does not.
     if not isinstance(message, dict) or message.get("reasoning_content") is None:
         return message
-    if message.get("reasoning") is not None:
-        return message
-    return {**message, "reasoning": message["reasoning_content"]}
+    renamed = {key: value for key, value in message.items() if key != "reasoning_content"}
+    if renamed.get("reasoning") is None:
+        renamed["reasoning"] = message["reasoning_content"]
+    return renamed
 
 
 async def _ask(payload: dict[str, Any], model: str, ask: EngineTokenize) -> TokenIds | None:

@@ -60,17 +60,20 @@ def read_files(path_or_id: str) -> TokenizerFiles:
         folder = _fetch(path_or_id)
     if not (folder / TOKENIZER_FILE).is_file():
         raise ConfigError(f"tokenizer {path_or_id}: no {TOKENIZER_FILE} in it")
-    config = _read_json(folder / _CONFIG_FILE)
-    if "added_tokens_decoder" not in config:
-        config |= _read_json(folder / _SPECIAL_TOKENS_FILE)
-    special_tokens = _special_tokens(config)
     backend = _load_backend(folder / TOKENIZER_FILE)
-    _add_missing_tokens(backend, config, special_tokens)
+    try:
+        config = _read_json(folder / _CONFIG_FILE)
+        if "added_tokens_decoder" not in config:
+            config |= _read_json(folder / _SPECIAL_TOKENS_FILE)
+        special_tokens = _special_tokens(config)
+        _add_missing_tokens(backend, config, special_tokens)
+        templates = _templates(folder, config)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(
+            f"tokenizer {path_or_id}: its settings cannot be read: {error}"
+        ) from error
     return TokenizerFiles(
-        name=path_or_id,
-        backend=backend,
-        templates=_templates(folder, config),
-        special_tokens=special_tokens,
+        name=path_or_id, backend=backend, templates=templates, special_tokens=special_tokens
     )
 
 
@@ -107,12 +110,9 @@ def _load_backend(path: Path) -> tokenizers.Tokenizer:
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"tokenizer file {path}: {error}") from error
+    content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
-        raise ConfigError(f"tokenizer file {path}: not a JSON object")
+        raise TypeError(f"{path.name} is not a JSON object")
     return content
 
 

@@ -3,8 +3,8 @@
 In       endpoint path and decoded body; a tokenizer per model, or an engine's
          POST /tokenize for models without one.
 Out      Prompted, or None when only the engine can know the token ids.
-Cost     tokenize_now: rendering and lookups; tokenize: the same in a thread, and
-         about 1 ms per 1,000 new tokens. perf numbers: see `segments`, `templates`.
+Cost     tokenize_now: rendering and lookups, see `templates` and `segments`;
+         tokenize: the same in a thread, and about 1 ms per 1,000 new tokens.
 Errors   none for client input: the engine will answer it.
 
 `tokenize_now` is for the event loop: it renders and encodes only as much as the
@@ -39,7 +39,7 @@ _logger = logging.getLogger(__name__)
 # work to a thread and back costs a busy loop.
 INLINE_CHARS = 2048
 
-# Characters of all messages or prompts, some 1 ms to render and look up.
+# Characters of all messages or prompts, 1-2 ms to render and look up.
 INLINE_PROMPT_CHARS = 256 * 1024
 
 TokenizerOf = Callable[[str], Tokenizer | None]
