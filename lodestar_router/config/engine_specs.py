@@ -102,7 +102,7 @@ _FIELDS: Mapping[str, Convert] = {
     "model": text,
     "kv_events": _endpoints,
     "kv_replay": _endpoints,
-    "scheduler_stats": _endpoint,
+    "scheduler_stats": _endpoints,
     "api_key_env": variable,
     "labels": _labels,
 }

@@ -32,7 +32,7 @@ class FirstTokenScanner:
     bytes at hand count as the first token.
     """
 
-    __slots__ = ("_tail", "_scanned_bytes")
+    __slots__ = ("_scanned_bytes", "_tail")
 
     def __init__(self) -> None:
         self._tail = b""

@@ -69,7 +69,7 @@ class EngineFeeds:
         if self._spec.scheduler_stats and self._stats is None:
             self._stats = StatsSubscriber(
                 self._spec.engine_id,
-                resolve_endpoint(self._spec.scheduler_stats, self._host),
+                ",".join(resolve_endpoint(e, self._host) for e in self._spec.scheduler_stats),
                 self._on_stats,
                 context=self._context,
                 clock=self._clock,

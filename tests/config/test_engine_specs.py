@@ -41,7 +41,7 @@ def test_an_entry_says_all_that_a_spec_holds() -> None:
             model="llama",
             kv_events=("tcp://*:5557", "tcp://*:5558"),
             kv_replay=("tcp://a:5657", "tcp://a:5658"),
-            scheduler_stats="tcp://a:5559",
+            scheduler_stats=("tcp://a:5559",),
             api_key_env="KEY_A",
             labels={"zone": "a", "rack": "7"},
         ),
