@@ -167,7 +167,10 @@ def _is_unicode(text: str) -> bool:
 
 def _tokens_around(backend: tokenizers.Tokenizer) -> tuple[TokenIds, TokenIds]:
     """The ids that the tokenizer puts before and after a whole sequence."""
-    encoding = backend.encode("a", add_special_tokens=True)
+    try:
+        encoding = backend.encode("a", add_special_tokens=True)
+    except Exception as error:  # the library raises nothing narrower
+        raise ConfigError(f"tokenizer cannot encode the letter a: {error}") from error
     inner = len(backend.encode("a", add_special_tokens=False).ids)
     ids = np.array(encoding.ids, dtype=np.uint32)
     before = next((i for i, added in enumerate(encoding.special_tokens_mask) if not added), 0)

@@ -134,7 +134,7 @@ def test_a_cut_that_does_not_apply_changes_nothing(service: TokenService) -> Non
 
 
 async def test_text_that_the_vocabulary_lacks_is_left_to_the_engine(tmp_path: Path) -> None:
-    backend = tokenizers.Tokenizer(models.WordLevel({"known": 0}, unk_token="<unk>"))
+    backend = tokenizers.Tokenizer(models.WordLevel({"a": 0}, unk_token="<unk>"))
     service = TokenService({"m": Tokenizer.load(builders.write(tmp_path / "w", backend))})
 
     assert service.tokenize_now(CHAT, chat("x")) is None

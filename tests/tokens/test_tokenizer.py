@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
+from tokenizers import models
 
 from lodestar_router.errors import ConfigError
 from lodestar_router.tokens.request import ChatPrompt, read_prompt
@@ -89,6 +91,13 @@ def test_a_template_given_to_the_engine_replaces_the_models_own(tmp_path: Path) 
     tokenizer = loaded(tmp_path, chat_template=str(tmp_path / "own.jinja"))
 
     assert tokenizer.render(chat()) == "own"
+
+
+def test_a_tokenizer_that_can_encode_nothing(tmp_path: Path) -> None:
+    backend = tokenizers.Tokenizer(models.WordLevel({"known": 0}, unk_token="<unk>"))
+
+    with pytest.raises(ConfigError, match="cannot encode the letter a"):
+        Tokenizer.load(builders.write(tmp_path / "m", backend))
 
 
 def test_a_template_file_that_is_missing(tmp_path: Path) -> None:
