@@ -1,17 +1,21 @@
 """How far off each engine's predictions have been lately.
 
-    value = sum(w * error) / (sum(w) + SHRINK_COUNT),   w halving with age and with
-                                                        every later observation
+    fleet  = sum(w * error) / (sum(w) + SHRINK)                  over all engines
+    value  = fleet + sum(w * (error - fleet)) / (sum(w) + SHRINK)      over the engine's own
+
+with weights that halve with age and fade with every later observation.
 
 An engine that turns slow (a busy neighbour, throttling) is noticed after a
 handful of answers, without its identity in the net and without a training
-round. Few or old observations count for little: the value returns to 0 by
-itself, so an engine that is avoided for its past gets tried again.
+round. An engine is drawn to the fleet, not to zero: when all predictions are off
+by one factor, as before the first fit, an engine with few observations must not
+look slower or faster than one with many. Few or old observations count for
+little, so an engine that is avoided for its past gets tried again.
 
 In       error = ln(observed TTFT / predicted TTFT), where the prediction is *without*
          this correction (prediction_error gives it). Against the corrected one the
          tracker would chase its own tail and settle at half the true error.
-Out      ln factor for the next prediction, within +-MAX_CORRECTION; unit: none.
+Out      ln factor for the next prediction, within +-MAX_CORRECTION.
 Cost     O(1) and one small entry per engine.
 """
 
@@ -20,58 +24,75 @@ from dataclasses import dataclass
 
 from lodestar_router.core.types import Decision, EngineId
 
-MAX_CORRECTION = 1.5  # a factor of 4.5: an engine slower than that gets hardly any traffic anyway
-_MAX_ERROR = 3.0  # one outlier counts as a factor of 20 at most
+MAX_DEVIATION = 1.5  # a factor of 4.5 between engines: slower ones get hardly any traffic anyway
+_MAX_FLEET = 3.0  # a factor of 20: how wrong the default rates may be for a tiny model
+MAX_CORRECTION = MAX_DEVIATION + _MAX_FLEET
+_MAX_ERROR = 4.0  # one outlier counts as a factor of 55 at most
 _HALF_LIFE_S = 45.0  # long enough to hold between requests, short enough to retry an engine
 _COUNT_MEMORY = 16.0  # observations: a change is two thirds noticed after as many
-_SHRINK_COUNT = 4.0  # observations' worth of belief that the engine is as predicted
+_SHRINK = 4.0  # observations' worth of belief that the engine is like the fleet
 
 
 @dataclass(slots=True)
-class _Sums:
-    errors: float
-    weight: float
-    at_s: float
+class _Mean:
+    """A decaying sum of errors and of their weights, as of `at_s`."""
 
-    def decay(self, now_s: float) -> float:
-        """Factor by which age has reduced the sums since `at_s`."""
+    at_s: float
+    errors: float = 0.0
+    weight: float = 0.0
+
+    def add(self, error: float, now_s: float) -> None:
+        keep = self._decay(now_s) * (1.0 - 1.0 / _COUNT_MEMORY)
+        self.errors = self.errors * keep + error
+        self.weight = self.weight * keep + 1.0
+        self.at_s = max(self.at_s, now_s)
+
+    def towards(self, prior: float, now_s: float) -> float:
+        """How far the mean is from `prior`, shrunk."""
+        decay = self._decay(now_s)
+        return decay * (self.errors - self.weight * prior) / (self.weight * decay + _SHRINK)
+
+    def _decay(self, now_s: float) -> float:
         return math.exp2(-max(0.0, now_s - self.at_s) / _HALF_LIFE_S)
 
 
 class ResidualTracker:
-    """Per engine a decaying, shrunk mean of log errors."""
+    """Per engine a decaying mean of log errors, drawn to that of the fleet."""
 
     def __init__(self) -> None:
-        self._sums: dict[EngineId, _Sums] = {}
+        self._engines: dict[EngineId, _Mean] = {}
+        self._fleet = _Mean(0.0)
 
     def observe(self, engine_id: EngineId, error: float, now_s: float) -> None:
         """Take in ln(observed / uncorrected prediction); what is not finite is ignored."""
         if not math.isfinite(error):
             return
-        sums = self._sums.setdefault(engine_id, _Sums(0.0, 0.0, now_s))
-        keep = sums.decay(now_s) * (1.0 - 1.0 / _COUNT_MEMORY)
-        sums.errors = sums.errors * keep + min(max(error, -_MAX_ERROR), _MAX_ERROR)
-        sums.weight = sums.weight * keep + 1.0
-        sums.at_s = max(sums.at_s, now_s)
+        error = _limited(error, _MAX_ERROR)
+        self._fleet.add(error, now_s)
+        self._engines.setdefault(engine_id, _Mean(now_s)).add(error, now_s)
 
     def value(self, engine_id: EngineId, now_s: float) -> float:
-        """The engine's correction now; 0 if nothing is known of it."""
-        sums = self._sums.get(engine_id)
-        if sums is None:
-            return 0.0
-        decay = sums.decay(now_s)
-        return clipped(sums.errors * decay / (sums.weight * decay + _SHRINK_COUNT))
+        """The engine's correction now; the fleet's if nothing is known of it."""
+        fleet = _limited(self._fleet.towards(0.0, now_s), _MAX_FLEET)
+        engine = self._engines.get(engine_id)
+        if engine is None:
+            return fleet
+        return fleet + _limited(engine.towards(fleet, now_s), MAX_DEVIATION)
 
     def forget(self, engine_id: EngineId) -> None:
-        """Drop an engine that left or restarted."""
-        self._sums.pop(engine_id, None)
+        """Drop what is known of an engine that left or restarted."""
+        self._engines.pop(engine_id, None)
+
+
+def _limited(value: float, bound: float) -> float:
+    return min(max(value, -bound), bound)
 
 
 def clipped(log_residual: float) -> float:
     """The correction as applied to a prediction."""
     if math.isnan(log_residual):
         return 0.0
-    return min(max(log_residual, -MAX_CORRECTION), MAX_CORRECTION)
+    return _limited(log_residual, MAX_CORRECTION)
 
 
 def prediction_error(decision: Decision, ttft_s: float) -> float | None:

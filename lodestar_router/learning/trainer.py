@@ -35,6 +35,7 @@ from lodestar_router.features.row import TrainingRow
 from lodestar_router.features.scaling import RunningMoments, Scaler
 from lodestar_router.features.schema import LOG_BASE, NUM_FEATURES, SCHEMA_VERSION
 from lodestar_router.features.serving import MAX_RESIDUAL, PublishedModel
+from lodestar_router.learning.adam import Adam
 from lodestar_router.learning.model import ResidualNet
 from lodestar_router.learning.rates import fit_rates
 from lodestar_router.learning.replay import ReplayBuffer, RowBatch
@@ -158,10 +159,9 @@ class Trainer:
                 return step
             batch = torch.randint(len(x), (_BATCH_ROWS,), generator=self._generator)
             loss = nn.functional.huber_loss(self._net(x[batch]), y[batch], delta=_HUBER)
-            self._optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self._net.parameters(), _GRADIENT_NORM)
-            self._optimizer.step()
+            self._adam.step()
         return wanted
 
     def _errors(self, candidate: PublishedModel, rows: RowBatch) -> tuple[float, float, float]:
@@ -203,9 +203,7 @@ class Trainer:
         self._net = ResidualNet(NUM_FEATURES, self._generator)
         if self._served is not None and self._served.trusted:
             self._net.load(self._served.layers)
-        self._optimizer = torch.optim.AdamW(
-            self._net.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY
-        )
+        self._adam = Adam(self._net.parameters(), rate=_LEARNING_RATE, decay=_WEIGHT_DECAY)
 
     def _report(
         self,

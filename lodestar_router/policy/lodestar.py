@@ -4,7 +4,7 @@
 
     base_i   t0 + (pending + own uncached tokens) * s_per_token, rates of i's GPU kind
     g_i      residual of the served net, |g| <= 2.5; 0 without a trusted model
-    c_i      the engine's recent log residual, |c| <= 1.5
+    c_i      the engine's recent log residual, |c| <= 4.5, within 1.5 of the fleet's
 
 `c` stands outside the net and is measured against base * exp(g) alone (see
 residual_tracker.prediction_error), so the two never explain the same error: the

@@ -7,6 +7,7 @@ import pytest
 from lodestar_router.core.types import Decision, EngineId
 from lodestar_router.features.residual_tracker import (
     MAX_CORRECTION,
+    MAX_DEVIATION,
     ResidualTracker,
     clipped,
     prediction_error,
@@ -15,31 +16,48 @@ from lodestar_router.policy.lodestar import LodestarPolicy
 from tests.factories import candidate, request
 
 A, B = EngineId("a"), EngineId("b")
+OTHERS = (B, EngineId("c"), EngineId("d"))
 
 
-def observed(errors: list[float], gap_s: float = 0.2) -> tuple[ResidualTracker, float]:
+def observed(
+    errors: list[float], others: float | None = 0.0, gap_s: float = 0.2
+) -> tuple[ResidualTracker, float]:
+    """Errors of A in turn, each with three of other engines unless `others` is None."""
     tracker = ResidualTracker()
     for number, error in enumerate(errors):
-        tracker.observe(A, error, number * gap_s)
+        now_s = number * gap_s
+        for other in () if others is None else OTHERS:
+            tracker.observe(other, others or 0.0, now_s)
+        tracker.observe(A, error, now_s)
     return tracker, (len(errors) - 1) * gap_s
 
 
-def test_an_engine_never_observed_is_not_corrected() -> None:
-    tracker, now_s = observed([1.0])
-
-    assert tracker.value(B, now_s) == 0.0
+def test_nothing_observed_corrects_nothing() -> None:
+    assert ResidualTracker().value(A, 5.0) == 0.0
 
 
 def test_a_single_observation_counts_for_little() -> None:
     tracker, now_s = observed([1.0])
 
-    assert 0.1 < tracker.value(A, now_s) < 0.3
+    assert 0.1 < tracker.value(A, now_s) < 0.4
 
 
 def test_an_engine_that_turns_slow_is_noticed_within_seconds() -> None:
     tracker, now_s = observed([0.0] * 200 + [math.log(3)] * 16)
 
-    assert tracker.value(A, now_s) > 0.45 * math.log(3)
+    assert tracker.value(A, now_s) > 0.5 * math.log(3)
+    assert tracker.value(B, now_s) < 0.15 * math.log(3)
+
+
+def test_an_error_common_to_all_sets_no_engine_apart() -> None:
+    """Rates wrong by a factor of 10: engines differ in observations, not in speed."""
+    tracker, now_s = observed([-2.3] * 40, others=None)
+    tracker.observe(B, -2.3, now_s)
+
+    values = [tracker.value(EngineId(name), now_s) for name in ("a", "b", "never-seen")]
+
+    assert max(values) - min(values) < 0.5
+    assert min(values) < -1.7
 
 
 def test_what_was_observed_is_forgotten_in_time() -> None:
@@ -69,20 +87,22 @@ def test_an_error_that_is_no_number_is_ignored(error: float) -> None:
 
 
 def test_the_correction_is_bounded() -> None:
-    tracker, now_s = observed([1e9] * 100)
+    alone, now_s = observed([1e9] * 100, others=None)
+    among, _ = observed([1e9] * 100, others=-1e9)
 
-    assert tracker.value(A, now_s) == MAX_CORRECTION
+    assert alone.value(A, now_s) <= MAX_CORRECTION
+    assert among.value(A, now_s) - among.value(EngineId("never-seen"), now_s) == MAX_DEVIATION
     assert clipped(-99.0) == -MAX_CORRECTION
     assert clipped(math.nan) == 0.0
 
 
-def test_a_forgotten_engine_starts_anew() -> None:
+def test_a_forgotten_engine_is_like_the_fleet() -> None:
     tracker, now_s = observed([1.0] * 9)
 
     tracker.forget(A)
-    tracker.forget(B)
+    tracker.forget(EngineId("never-seen"))
 
-    assert tracker.value(A, now_s) == 0.0
+    assert tracker.value(A, now_s) == tracker.value(EngineId("never-seen"), now_s)
 
 
 def test_correcting_does_not_change_what_is_tracked() -> None:
