@@ -72,6 +72,11 @@ class VllmEngine:
         )
 
     @property
+    def running(self) -> bool:
+        """Whether the API server is alive."""
+        return self._process.running
+
+    @property
     def pid(self) -> int | None:
         """Of the API server; its engine core and worker are children in the same group."""
         return self._process.pid
