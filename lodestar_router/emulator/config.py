@@ -50,14 +50,20 @@ class EngineModelConfig:
             raise ConfigError("block_size_tokens must be 2 at least")
         if not 1 <= self.max_num_seqs <= self.max_num_batched_tokens:
             raise ConfigError("max_num_seqs must be 1 to max_num_batched_tokens")
-        whole = not self.chunked_prefill or self.scheduler is SchedulerKind.PREFILL_FIRST
-        if whole and self.max_num_batched_tokens < self.max_model_len:
+        if not self.cuts_prompts and self.max_num_batched_tokens < self.max_model_len:
             raise ConfigError(
                 f"without chunked prefill, max_num_batched_tokens ({self.max_num_batched_tokens}) "
                 f"must be max_model_len ({self.max_model_len}) at least"
             )
+        if self.long_prefill_token_threshold and self.scheduler is SchedulerKind.PREFILL_FIRST:
+            raise ConfigError("long_prefill_token_threshold needs the chunked scheduler")
         if self.slowdown <= 0.0:
             raise ConfigError("slowdown must be above 0")
+
+    @property
+    def cuts_prompts(self) -> bool:
+        """Whether a prompt may be computed in several steps."""
+        return self.chunked_prefill and self.scheduler is SchedulerKind.CHUNKED
 
     @property
     def watermark_blocks(self) -> int:

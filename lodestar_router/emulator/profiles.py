@@ -29,6 +29,9 @@ from lodestar_router.errors import ConfigError
 # Without CUDA graphs every kernel is launched from Python. No measurement: the
 # value the profiles assume for the V100, the one engine there that runs eager.
 EAGER_HOST = HostCost(step_s=0.003, per_sequence_s=4e-5)
+# Compute capability below 8.0 made vLLM 0.8.5 fall back to its V0 engine.
+_PREFILL_FIRST = frozenset({"V100-32GB"})
+_ALIASES = {"A100": "A100-80G", "V100": "V100-32GB"}  # what people write
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +46,7 @@ class EngineProfile:
     max_num_batched_tokens: int
     max_num_seqs: int
     vocab_size: int
+    prefill_first: bool  # too old for vLLM V1: no chunked prefill, and no prefix caching
     provenance: Mapping[str, str]  # part of the time model -> where its numbers come from
 
 
@@ -67,6 +71,7 @@ def load_profile(
     profile says its engine version does.
     """
     document = _document()
+    gpu = _ALIASES.get(gpu, gpu)
     gpu_fields = _named(document["gpus"], gpu, "GPU kind")
     model_fields = _named(document["models"], model, "model")
     kv_blocks = int(document["kv_blocks"][gpu][model]["blocks"])
@@ -85,6 +90,7 @@ def load_profile(
         max_num_batched_tokens=int(gpu_fields["default_max_num_batched_tokens"]),
         max_num_seqs=int(gpu_fields["default_max_num_seqs"]),
         vocab_size=int(model_fields["vocab"]),
+        prefill_first=gpu in _PREFILL_FIRST,
         provenance=dict(gpu_fields["provenance"]),
     )
 

@@ -186,13 +186,14 @@ class Scheduler:
 
     def _admit(self, batch: Batch, budget: int, now_s: float) -> None:
         """Let waiting sequences in; the first that does not fit stops all behind it."""
-        config, waiting, longest_chunk = self._config, self.waiting, self._longest_chunk()
-        while waiting and budget and len(self.running) < config.max_num_seqs:
+        waiting, longest_chunk = self.waiting, self._longest_chunk()
+        max_num_seqs, cuts_prompts = self._config.max_num_seqs, self._config.cuts_prompts
+        while waiting and budget and len(self.running) < max_num_seqs:
             sequence = waiting[0]
             hits = self._cached_blocks(sequence)
             context = len(hits) * self._size
             new_tokens = min(sequence.total_tokens - context, longest_chunk)
-            if new_tokens > budget and not config.chunked_prefill:
+            if new_tokens > budget and not cuts_prompts:
                 return
             new_tokens = min(new_tokens, budget)
             if not self._fits(sequence, hits, context + new_tokens):
