@@ -38,6 +38,7 @@ class FakeEngine:
         self.cached_tokens: int | None = None
         self.requests: list[tuple[str, dict[str, str], bytes]] = []  # target, headers, body
         self.aborted = 0
+        self.peers: set[object] = set()  # client addresses that sent requests
         self.port = 0
         self._runner: web.AppRunner | None = None
 
@@ -77,6 +78,7 @@ class FakeEngine:
         body = await request.read()
         self.requests.append((request.raw_path, dict(request.headers), body))
         assert request.transport is not None
+        self.peers.add(request.transport.get_extra_info("peername"))
         if self.behaviour == "reset":
             request.transport.abort()
             return web.Response()

@@ -94,6 +94,7 @@ class EngineConnection(asyncio.Protocol):
         self._informational = 0  # 1xx heads to skip in front of the final one
         self._pieces: list[bytes] = []
         self._complete = False
+        self._reusable = False
         self._until_close = False
         self._before = self._last = b""
         self._done: asyncio.Future[Answer] = self._loop.create_future()
@@ -224,12 +225,13 @@ class EngineConnection(asyncio.Protocol):
             return
         if not self._until_close:
             self._complete = True
+            self._reusable = self._parser.should_keep_alive()  # only known in this callback
 
     # ends
 
     def _finish(self) -> None:
         """The answer is whole and relayed."""
-        reusable = not self._until_close and not self.closed and self._parser.should_keep_alive()
+        reusable = self._reusable and not self.closed
         answer = Answer(self._parser.get_status_code(), self._before + self._last)
         self._release()
         if not reusable:

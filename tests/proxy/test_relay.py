@@ -90,6 +90,7 @@ async def test_connections_are_kept_alive_on_both_sides() -> None:
             assert (await client.reply()).status == 200
 
         assert len(engine.requests) == 3
+        assert len(engine.peers) == 1
     await engine.stop()
 
 

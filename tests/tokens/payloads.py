@@ -1,7 +1,7 @@
 """Requests whose token ids must equal those of the engine's POST /tokenize.
 
 Each is (id, endpoint, body without "model"); `tokenize_body` gives what to post
-to the engine. `requests_for` leaves out what a template refuses.
+to the engine.
 """
 
 from collections.abc import Iterator
