@@ -43,24 +43,29 @@ class DecodeSet:
 
     def add(self, sequence: "Sequence") -> None:
         """A member from the next step on; `offset_tokens` holds its computed tokens."""
-        sequence.offset_tokens -= self.steps
+        offset = sequence.offset_tokens = sequence.offset_tokens - self.steps
         sequence.decoding = self
         self.count += 1
-        self._place(sequence)
+        self.offset_sum += offset
+        self._phases[-offset % self._size][sequence] = None
+        # The last token is never computed: it is out when all before it are.
+        last_step = sequence.end_tokens - 1 - offset
+        self._endings.setdefault(last_step, {})[sequence] = None
 
     def remove(self, sequence: "Sequence") -> None:
         """Leave, with `offset_tokens` and `total_tokens` telling the progress made."""
-        self._displace(sequence)
+        offset = sequence.offset_tokens
         self.count -= 1
+        self.offset_sum -= offset
+        del self._phases[-offset % self._size][sequence]
+        last_step = sequence.end_tokens - 1 - offset
+        endings = self._endings[last_step]
+        del endings[sequence]
+        if not endings:
+            del self._endings[last_step]
         sequence.offset_tokens += self.steps
         sequence.total_tokens = sequence.offset_tokens + 1
         sequence.decoding = None
-
-    def hold(self, sequence: "Sequence") -> None:
-        """Have a member sit out the next step."""
-        self._displace(sequence)
-        sequence.offset_tokens -= 1
-        self._place(sequence)
 
     def needing_block(self) -> "dict[Sequence, None]":
         """Members whose next token starts a block; not to be changed."""
@@ -80,21 +85,3 @@ class DecodeSet:
         for sequence in leaving:
             self.remove(sequence)
         return leaving
-
-    def _place(self, sequence: "Sequence") -> None:
-        offset = sequence.offset_tokens
-        self.offset_sum += offset
-        self._phases[-offset % self._size][sequence] = None
-        # The last token is never computed: it is out when all before it are.
-        last_step = sequence.end_tokens - 1 - offset
-        self._endings.setdefault(last_step, {})[sequence] = None
-
-    def _displace(self, sequence: "Sequence") -> None:
-        offset = sequence.offset_tokens
-        self.offset_sum -= offset
-        del self._phases[-offset % self._size][sequence]
-        last_step = sequence.end_tokens - 1 - offset
-        endings = self._endings[last_step]
-        del endings[sequence]
-        if not endings:
-            del self._endings[last_step]

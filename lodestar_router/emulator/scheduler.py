@@ -8,6 +8,10 @@
 
 A preempted sequence drops its blocks, keeps its tokens and waits in front of all.
 
+The budget never runs out before the last running sequence: whoever was admitted
+found some left after all others had theirs, and no sequence's need grows later.
+So only blocks can be short, and nobody that runs sits out a step.
+
 In       sequences, added and dropped by EngineModel.
 Out      schedule(now_s) -> Batch; complete(batch, end_s) -> what came out of it.
 Cost     a step of decodes only: about 5 us plus 2 us per block begun or filled;
@@ -95,17 +99,13 @@ class Scheduler:
         """Schedule running sequences; the budget that is left."""
         decodes, prefilling = self._decodes, self._prefilling
         budget = self._config.max_num_batched_tokens
-        undisturbed = (
-            decodes.count <= budget
-            and len(decodes.needing_block()) <= self._pool.free_count
-            and (not prefilling or self._only_last_prefills())
-        )
-        if not undisturbed:
+        short = len(decodes.needing_block()) > self._pool.free_count
+        if short or (prefilling and not self._only_last_prefills()):
             return self._schedule_one_by_one(batch, budget)
         if decodes.count:
             self._decode_all(batch)
             budget -= decodes.count
-        for sequence in (*prefilling,) if budget else ():
+        for sequence in [*prefilling]:
             new_tokens = self._chunk_tokens(sequence, budget)
             if not self._extend(sequence, new_tokens):
                 self._preempt(sequence, batch)
@@ -136,10 +136,10 @@ class Scheduler:
                 pool.store(sequence, len(sequence.blocks))
 
     def _schedule_one_by_one(self, batch: Batch, budget: int) -> int:
-        """The general case: budget or blocks may run out between two sequences."""
+        """The general case: blocks may run out between two sequences."""
         ordered = sorted(self.running, key=_by_order)
         done = 0
-        while done < len(ordered) and budget:
+        while done < len(ordered):
             sequence = ordered[done]
             new_tokens = self._chunk_tokens(sequence, budget)
             while not self._extend(sequence, new_tokens):
@@ -156,10 +156,6 @@ class Scheduler:
                     batch.chunks.append(Chunk(sequence, new_tokens, context, False))
                 budget -= new_tokens
                 done += 1
-        if batch.decodes:
-            for sequence in ordered[done:]:
-                if sequence.decoding is not None:
-                    self._decodes.hold(sequence)
         return budget
 
     def _chunk_tokens(self, sequence: Sequence, budget: int) -> int:

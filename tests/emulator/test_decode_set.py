@@ -58,20 +58,6 @@ def test_a_member_leaves_with_its_last_token() -> None:
     assert members.count == 0
 
 
-def test_a_member_held_back_misses_one_step() -> None:
-    members = DecodeSet(BLOCK)
-    held = decoding(members, "held", prompt=7, max_tokens=3)
-    other = decoding(members, "other", prompt=7, max_tokens=3)
-    members.hold(held)
-    members.advance()
-
-    assert (held.computed_tokens, other.computed_tokens) == (7, 8)
-    assert members.kv_tokens == 15
-    assert held in members.filling_block()
-    assert members.advance() == [other]
-    assert members.advance() == [held]
-
-
 def test_one_that_leaves_keeps_its_progress() -> None:
     members = DecodeSet(BLOCK)
     sequence = decoding(members, "a", prompt=5, max_tokens=30)

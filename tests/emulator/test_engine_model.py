@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from lodestar_router.core.kv_events import AllBlocksCleared, BlockRemoved, BlockStored
+from lodestar_router.emulator.config import SchedulerKind
 from lodestar_router.emulator.engine_model import EngineModel
 from lodestar_router.emulator.scheduler import Scheduler
 from lodestar_router.emulator.sequence import Sequence
@@ -17,6 +18,9 @@ VARIANTS = [
     pytest.param({"prefix_caching": False}, id="no-prefix-caching"),
     pytest.param({"reserve_full_sequence": False}, id="first-chunk-gate"),
     pytest.param({"long_prefill_token_threshold": 24}, id="long-prefill-threshold"),
+    pytest.param(
+        {"long_prefill_token_threshold": 24, "max_num_batched_tokens": 48}, id="two-chunks-a-step"
+    ),
     pytest.param({"num_blocks": 12, "max_model_len": 160}, id="small-pool"),
     pytest.param(
         {"num_blocks": 12, "max_model_len": 160, "reserve_full_sequence": False}, id="preempting"
@@ -103,6 +107,20 @@ def test_a_preempted_request_resumes_and_ends_with_all_its_tokens() -> None:
     assert {name: emitted.count(name) for name in names} == {"a": 60, "b": 60, "c": 60}
 
 
+def test_a_prompt_that_outgrows_the_pool_gives_way_to_those_before_it() -> None:
+    model = engine(num_blocks=12, max_model_len=176, reserve_full_sequence=False)
+    model.add(request("old", prompt=60, max_tokens=40))
+    late = model.add(request("late", prompt=120, max_tokens=2))
+
+    results = list(steps(model))
+
+    # Step 2 lacks a block for the end of the prompt; nobody younger can make room.
+    assert [s.request_id for s in results[2].preempted] == ["late"]
+    assert [s.request_id for s in results[2].emitted] == ["old"]
+    assert (late.preemptions, late.cached_tokens, late.output_tokens) == (1, 0, 2)
+    assert [s.request_id for result in results for s in result.finished] == ["old", "late"]
+
+
 def test_slowdown_stretches_steps_and_may_change_while_running() -> None:
     model = engine(slowdown=2.0)
     model.add(request("a", max_tokens=2))
@@ -179,6 +197,7 @@ def test_no_block_is_lost_and_the_queue_keeps_its_order(variant: dict[str, Any],
             sequences[entry.request_id] = model.add(entry)
         if sequences and rng.random() < 0.05:
             model.abort(rng.choice(list(sequences)), now_s)
+        running = model.num_running_reqs
         result = model.step(now_s)
         assert model.free_blocks + held_blocks(model) == capacity
         if result is not None:
@@ -188,6 +207,9 @@ def test_no_block_is_lost_and_the_queue_keeps_its_order(variant: dict[str, Any],
                 model.config.max_num_batched_tokens
             )
             assert result.num_running_reqs <= model.config.max_num_seqs
+            if model.config.scheduler is SchedulerKind.CHUNKED:
+                carried_on = result.decodes + sum(not c.admitted for c in result.chunks)
+                assert carried_on == running - len(result.preempted)
             now_s = result.ended_at_s
 
     assert model.free_blocks == capacity
