@@ -105,8 +105,9 @@ class EngineViews:
             return TEXT_BLOCK_TOKENS, [self.texts.bit] if trusted else []
         if not self._prefix_caching:
             return self.block_size_tokens, []
-        if self.has_events:
-            return self.block_size_tokens, [view.bit for view in self.ranks.values()]
+        for view in self.ranks.values():  # `has_events` without its generator: once per candidate
+            if view.stream_kind is not PrefixViewKind.NONE:
+                return self.block_size_tokens, [view.bit for view in self.ranks.values()]
         trusted = self.approximate and self.routed.trusted
         return self.block_size_tokens, [self.routed.bit] if trusted else []
 

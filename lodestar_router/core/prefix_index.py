@@ -110,12 +110,15 @@ class PrefixIndex:
             view.reserve(keys)
         return Reservation(view, sequences)
 
-    def release(self, reservation: Reservation) -> None:
-        """The request has ended; further calls do nothing."""
+    def release(self, reservation: Reservation, completed: bool = True) -> None:
+        """The request has ended; further calls do nothing.
+
+        Not `completed`: the engine may never have scheduled it, so nothing is awaited of it.
+        """
         sequences, reservation.sequences = reservation.sequences, []
         if reservation.view is not None:
             for keys in sequences:
-                reservation.view.release(keys)
+                reservation.view.release(keys, completed)
 
     def correct(self, engine_id: EngineId, prompt: Prompt, reported_cached_tokens: int) -> None:
         """The engine reported how much of the prompt it had cached; only guesses are corrected."""

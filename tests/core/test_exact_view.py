@@ -149,11 +149,40 @@ def test_reserved_blocks_count_as_held_until_released() -> None:
 
     view.reserve(keys)
     view.reserve(keys)
-    view.release(keys)
+    view.release(keys, completed=False)
     assert depth(view, table, ids) == 3
-    view.release(keys)
+    view.release(keys, completed=False)
 
     assert depth(view, table, ids) == 1
+
+
+def test_blocks_of_a_completed_request_are_held_until_their_late_events_must_be_in() -> None:
+    ids = tokens(3)
+    keys = prompt_of(ids).keys(BLOCK)[0]
+    view, table = view_of()
+    view.reserve(keys)
+
+    view.release(keys)
+    assert depth(view, table, ids) == 3
+    view.apply([stored([1, 2], ids[: 2 * BLOCK])])
+    for other in range(20):
+        view.apply([stored([100 + other], tokens(1, seed=1 + other))])
+
+    assert depth(view, table, ids) == 2
+    assert view.reserved_blocks == 0
+
+
+def test_blocks_stored_before_the_release_follow_their_events_from_then_on() -> None:
+    ids = tokens(1)
+    keys = prompt_of(ids).keys(BLOCK)[0]
+    view, table = view_of()
+    view.reserve(keys)
+    view.apply([stored([1], ids)])
+
+    view.release(keys)
+    view.apply([removed(1)])
+
+    assert depth(view, table, ids) == 0
 
 
 @pytest.mark.parametrize("event", [removed(1), AllBlocksCleared()], ids=["removal", "clearing"])
@@ -165,9 +194,21 @@ def test_events_do_not_take_a_reservation_away(event: KvEvent) -> None:
 
     view.apply([event])
     assert depth(view, table, ids) == 2
-    view.release(keys)
+    view.release(keys, completed=False)
 
     assert depth(view, table, ids[:BLOCK]) == 0
+
+
+def test_a_cleared_cache_owes_nothing_to_requests_that_have_ended() -> None:
+    ids = tokens(2)
+    view, table = view_of()
+    view.reserve(prompt_of(ids).keys(BLOCK)[0])
+    view.release(prompt_of(ids).keys(BLOCK)[0])
+
+    view.apply([AllBlocksCleared()])
+
+    assert depth(view, table, ids) == 0
+    assert len(table) == 0
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -140,8 +140,8 @@ def test_a_dispatched_prompt_is_held_from_then_on() -> None:
     reservation = index.reserve(A, prompt_of(IDS))
     assert index.match(prompt_of(IDS), [A]) == {"a": 9 * BLOCK}
 
-    index.release(reservation)
-    index.release(reservation)
+    index.release(reservation, completed=False)
+    index.release(reservation, completed=False)
 
     assert index.match(prompt_of(IDS), [A]) == {"a": 0}
     assert len(index) == 0
