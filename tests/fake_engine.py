@@ -22,7 +22,6 @@ vllm:num_requests_running{engine="0",model_name="tiny"} 1.0
 vllm:num_requests_waiting{engine="0",model_name="tiny"} 2.0
 vllm:kv_cache_usage_perc{engine="0",model_name="tiny"} 0.25
 vllm:cache_config_info{block_size="16",enable_prefix_caching="True",engine="0",num_gpu_blocks="64"} 1.0
-process_start_time_seconds 1.0
 """  # noqa: E501
 
 
@@ -36,6 +35,8 @@ class FakeEngine:
         self.tokens = 3
         self.gap_s = 0.0
         self.cached_tokens: int | None = None
+        self.metrics_delay_s = 0.0
+        self.process_start_s = 1.0
         self.requests: list[tuple[str, dict[str, str], bytes]] = []  # target, headers, body
         self.aborted = 0
         self.peers: set[object] = set()  # client addresses that sent requests
@@ -69,7 +70,8 @@ class FakeEngine:
         return web.json_response({"object": "list", "data": [card]})
 
     async def _metrics(self, _: web.Request) -> web.Response:
-        return web.Response(text=METRICS)
+        await asyncio.sleep(self.metrics_delay_s)
+        return web.Response(text=f"{METRICS}process_start_time_seconds {self.process_start_s}\n")
 
     async def _version(self, _: web.Request) -> web.Response:
         return web.json_response({"version": "0.32.0"})

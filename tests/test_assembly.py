@@ -106,6 +106,44 @@ async def test_engines_with_different_models_under_one_name_stop_the_start() -> 
     await other.stop()
 
 
+async def test_slow_metrics_of_one_engine_delay_no_other() -> None:
+    quick, slow = await FakeEngine().start(), await FakeEngine().start()
+    async with router_before(quick, slow, flags="--no-trainer") as (router, port):
+        slow.metrics_delay_s = 60.0
+        await asyncio.sleep(0.5)
+
+        client = await RawClient.to(port)
+        await client.send(get("/engines"))
+        shown_quick, shown_slow = (await client.reply()).json()
+        await client.close()
+
+        assert shown_quick["load"]["age_s"] < 0.4
+        assert shown_slow["load"]["age_s"] > 0.4
+        assert all(state.up for state in router.fleet)
+        assert (await ask(port, completion()))[0] == 200
+    await quick.stop()
+    await slow.stop()
+
+
+async def test_every_ending_is_in_the_decision_log() -> None:
+    engine = await FakeEngine().start()
+    async with router_before(engine, flags="--no-trainer") as (_, port):
+        await ask(port, completion(stream=True))
+        engine.behaviour = "error"
+        await ask(port, completion())
+
+        client = await RawClient.to(port)
+        await client.send(get("/debug/decisions?limit=2"))
+        newest, first = (await client.reply()).json()
+        await client.close()
+
+        assert (first["ending"], newest["ending"]) == ("completed", "rejected")
+        assert first["ttft_s"] > 0
+        assert newest["ttft_s"] is None
+        assert first["candidates"][0]["predicted_ttft_s"] > 0
+    await engine.stop()
+
+
 async def test_prefix_affinity_without_events_follows_what_was_sent() -> None:
     engines = [await FakeEngine().start() for _ in range(3)]
     prompt = list(range(100))

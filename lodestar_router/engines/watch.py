@@ -108,19 +108,20 @@ class EngineWatch:
         """
         cards = await self.api.models(PROBE_TIMEOUT_S)
         state = self._fleet[self._id]
-        if not state.up:
+        was_up = state.up
+        if not was_up:
             state.version = await self.api.version(PROBE_TIMEOUT_S)
             await self.feeds.start(self.api)
-            await self._read_metrics()
         # Checked with no await before the mark: of two engines probed at once that
         # contradict each other, the second must see the first.
         conflict = self._check(self._id, cards)
         if conflict is not None:
             raise EngineError(conflict)
-        if not state.up:
-            _logger.info("engine %s is up: %s", self._id, [card["id"] for card in cards])
         self._fleet.mark_up(self._id, cards, self._clock())
         self._on_up(self._id, cards)
+        if not was_up:
+            _logger.info("engine %s is up: %s", self._id, [card["id"] for card in cards])
+            await self._read_metrics()
 
     async def _poll_until_down(self) -> None:
         answered_at_s = self._clock()
