@@ -23,6 +23,19 @@ _LOST = zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_HANDSHAKE_FAILED_N
 _LOST |= zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 
 
+def blocking_view(socket: zmq.asyncio.Socket) -> "zmq.Socket[bytes]":
+    """The same socket for `receive_now`, which spares a future per message."""
+    return zmq.Socket.shadow(socket.underlying)
+
+
+def receive_now(socket: "zmq.Socket[bytes]") -> list[bytes] | None:
+    """The frames of the next message that is here already; None if there is none."""
+    try:
+        return socket.recv_multipart(zmq.NOBLOCK)
+    except zmq.Again:
+        return None
+
+
 class KvConnection:
     """A SUB socket and its monitor; use as a context manager."""
 
@@ -35,7 +48,7 @@ class KvConnection:
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_INTERVAL_MS)
         self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _HEARTBEAT_TIMEOUT_MS)
         self._socket.subscribe(topic)
-        self._raw: zmq.Socket[bytes] = zmq.Socket.shadow(self._socket.underlying)
+        self._raw = blocking_view(self._socket)
         self._endpoint = endpoint
         self._monitor: Any = None
 
@@ -65,10 +78,7 @@ class KvConnection:
 
     def receive(self) -> list[bytes] | None:
         """The frames of the next message that is here already."""
-        try:
-            return self._raw.recv_multipart(zmq.NOBLOCK)
-        except zmq.Again:
-            return None
+        return receive_now(self._raw)
 
     async def _next_change(self) -> int:
         return int(parse_monitor_message(await self._monitor.recv_multipart())["event"])

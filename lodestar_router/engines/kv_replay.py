@@ -20,6 +20,8 @@ from collections.abc import AsyncGenerator
 import zmq
 import zmq.asyncio
 
+from lodestar_router.engines.kv_connection import blocking_view, receive_now
+
 _END_OF_REPLAY = (-1).to_bytes(8, "big", signed=True)
 _SEQ_BYTES = 8
 
@@ -39,15 +41,15 @@ async def replay(
         socket.ipv6 = "[" in endpoint
         socket.connect(endpoint)
         await socket.send_multipart([b"", start_seq.to_bytes(_SEQ_BYTES, "big")])
-        while True:
-            if not await socket.poll(round(timeout_s * 1000)):
-                raise ReplayError(f"no answer from {endpoint} within {timeout_s} s")
-            frames = await socket.recv_multipart()
-            if len(frames) < 2 or len(frames[-2]) != _SEQ_BYTES:
-                raise ReplayError(f"{endpoint} does not speak the replay protocol")
-            if frames[-2] == _END_OF_REPLAY:
-                return
-            yield int.from_bytes(frames[-2], "big"), frames[-1]
+        answers = blocking_view(socket)
+        while await socket.poll(round(timeout_s * 1000)):
+            while (frames := receive_now(answers)) is not None:
+                if len(frames) < 2 or len(frames[-2]) != _SEQ_BYTES:
+                    raise ReplayError(f"{endpoint} does not speak the replay protocol")
+                if frames[-2] == _END_OF_REPLAY:
+                    return
+                yield int.from_bytes(frames[-2], "big"), frames[-1]
+        raise ReplayError(f"no answer from {endpoint} within {timeout_s} s")
     except zmq.ZMQError as error:
         raise ReplayError(f"{endpoint}: {error}") from error
     finally:

@@ -214,7 +214,8 @@ class KvSubscriber:
                 if not position.knows(seq, payload):
                     self._apply(seq, payload)
                 first = False
-                await asyncio.sleep(0)
+                if not seq % _MESSAGES_AT_ONCE:
+                    await asyncio.sleep(0)
         if first and expected and not position.proven:
             self._restart()
             return False
