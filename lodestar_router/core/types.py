@@ -41,7 +41,7 @@ class EngineSpec:
     model: str | None = None  # expected served model; None: ask the engine
     kv_events: tuple[str, ...] = ()  # ZMQ PUB endpoints, one per data-parallel rank
     kv_replay: tuple[str, ...] = ()  # ZMQ ROUTER endpoints, same order
-    scheduler_stats: tuple[str, ...] = ()  # ZMQ PUB endpoints of the vLLM plugin, one per API server
+    scheduler_stats: tuple[str, ...] = ()  # ZMQ PUB endpoints of the stats plugin, per API server
     api_key_env: str | None = None  # environment variable that holds the engine's key
     labels: Mapping[str, str] = field(default_factory=dict)
 
