@@ -137,6 +137,11 @@ class EngineViews:
                     evicted=guess.evicted,
                 )
 
+    def forget_guesses(self) -> None:
+        """What was sent before is no longer there."""
+        self.routed.clear()
+        self.texts.clear()
+
     def close(self) -> None:
         """Take every view out of the table."""
         for view in self.ranks.values():

@@ -67,6 +67,11 @@ class PrefixIndex:
         if (engine := self._engines.get(engine_id)) is not None:
             engine.set_capacity(kv_blocks, block_size_tokens, prefix_caching)
 
+    def engine_restarted(self, engine_id: EngineId) -> None:
+        """The engine is a new process: guesses are void. Its events speak for themselves."""
+        if (engine := self._engines.get(engine_id)) is not None:
+            engine.forget_guesses()
+
     # ---- KvSink ----
 
     def apply(self, view: ViewId, events: Sequence[KvEvent], unknown_events: int = 0) -> None:
@@ -77,9 +82,10 @@ class PrefixIndex:
             exact.unknown_events += unknown_events
 
     def reset(self, view: ViewId) -> None:
-        """The view's cache is empty or unknown: forget its blocks."""
+        """The view's cache is empty or unknown: forget its blocks, guesses too."""
         if (engine := self._engines.get(view.engine_id)) is not None:
             engine.rank(view.dp_rank).clear()
+            engine.forget_guesses()
 
     def set_kind(self, view: ViewId, kind: PrefixViewKind) -> None:
         """How complete the stream behind the view is; NONE: as if it had no events."""
@@ -121,9 +127,12 @@ class PrefixIndex:
                 reservation.view.release(keys, completed)
 
     def correct(self, engine_id: EngineId, prompt: Prompt, reported_cached_tokens: int) -> None:
-        """The engine reported how much of the prompt it had cached; only guesses are corrected."""
+        """The engine reported how much of the prompt it had cached; only guesses are corrected.
+
+        Meant to be called for every report, as expected or not: agreement restores trust.
+        """
         engine = self._engines.get(engine_id)
-        if engine is None or (prompt.tokens_known and engine.has_events):
+        if engine is None or not prompt.tokens or (prompt.tokens_known and engine.has_events):
             return
         known = prompt.tokens_known
         view = engine.routed if known else engine.texts

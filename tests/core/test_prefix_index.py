@@ -225,6 +225,26 @@ def test_a_reported_shortfall_corrects_a_guess() -> None:
     assert index.match(prompt_of(older), [A]) == {"a": 0}
 
 
+def test_a_restart_voids_what_was_guessed() -> None:
+    index = index_of(a=APPROXIMATE)
+    index.reserve(A, prompt_of(IDS))
+    index.reserve(A, Prompt.from_text(b"text" * 100))
+
+    index.engine_restarted(A)
+
+    assert len(index) == 0
+
+
+def test_a_report_of_an_empty_prompt_is_ignored() -> None:
+    index = index_of(a=APPROXIMATE)
+    nothing = prompt_of()
+
+    index.reserve(A, nothing)
+    index.correct(A, nothing, 0)
+
+    assert index.match(nothing, [A]) == {"a": 0}
+
+
 def test_a_report_does_not_touch_what_events_say() -> None:
     index = index_of(a=EXACT)
     hold(index, A, 5)
