@@ -16,7 +16,7 @@ side store it twice, and it is gone only after the second removal.
 
 In       events of one stream in order; reservations of this router.
 Out      one bit of the key table; counts; whether anything is known to be missing.
-Cost     about 5 us per one-block event. Memory about 350 bytes per block.
+Cost     about 3.5 us per event of one block. Memory about 350 bytes per block.
 Errors   none: what cannot be named is counted, and the view is `damaged`.
 Source   vllm/v1/core/block_pool.py at v0.32.0: cache_full_blocks,
          _maybe_evict_cached_block, reset_prefix_cache.
