@@ -28,6 +28,8 @@ _logger = logging.getLogger(__name__)
 PROBE_TIMEOUT_S = 5.0
 PROBE_BACKOFF_S = (0.25, 0.5, 1.0, 2.0)  # an engine loads its model for a minute or more
 DOWN_AFTER_S = 15.0  # a busy API server may answer /metrics late, but not that late
+# Time alone is no proof: when this whole machine stood still, one poll times out late.
+DOWN_AFTER_TIMEOUTS = 5
 MODELS_EVERY_S = 10.0  # adapters come and go without a restart
 _STATS_FRESH_S = 1.0  # the plugin sends a heartbeat several times a second
 
@@ -126,6 +128,7 @@ class EngineWatch:
     async def _poll_until_down(self) -> None:
         answered_at_s = self._clock()
         models_at_s = answered_at_s
+        timeouts = 0
         while self._fleet[self._id].up:
             await self._pause(self._settings.metrics_interval_s)
             try:
@@ -133,9 +136,11 @@ class EngineWatch:
                     await self._probe()
                     models_at_s = self._clock()
                 await self._read_metrics()
-                answered_at_s = self._clock()
+                answered_at_s, timeouts = self._clock(), 0
             except EngineTimeoutError as error:
-                if self._clock() - answered_at_s > DOWN_AFTER_S:
+                timeouts += 1
+                silent_s = self._clock() - answered_at_s
+                if timeouts >= DOWN_AFTER_TIMEOUTS and silent_s > DOWN_AFTER_S:
                     self._down(str(error))
             except EngineError as error:
                 self._down(str(error))

@@ -190,7 +190,9 @@ class Dispatcher:
         try:
             return await pool.connect()
         except EngineError as error:
-            self._fleet.mark_down(engine_id, str(error), self._clock())
+            # Refused: nobody listens. A timeout may be a full backlog, for the watch to judge.
+            if not isinstance(error, EngineTimeoutError):
+                self._fleet.mark_down(engine_id, str(error), self._clock())
             self._on_trouble(engine_id)
             # Nothing was sent, so not even a timeout leaves work behind at the engine.
             raise EngineError(str(error)) from error
