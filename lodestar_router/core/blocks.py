@@ -71,6 +71,11 @@ class Prompt:
         prompt.tokens_known = False
         return prompt
 
+    @property
+    def is_single(self) -> bool:
+        """Whether the prompt is one sequence, not a batch."""
+        return len(self._sizes) == 1
+
     def keys(self, block_size_tokens: int) -> list[list[int]]:
         """Keys of the full blocks of each sequence; empty lists if tokens are unknown."""
         if not self.tokens_known:

@@ -7,7 +7,7 @@ vLLM makes the blocks of a request reusable when it schedules it, before their
 events are out. Requests are scheduled first come, first served, so for the next
 request they are as good as stored from dispatch on: that is the overlay. Of a
 short answer even the end may be here before its events (seen on vLLM 0.32: in
-three of four, by up to 5 ms), so blocks released before they were stored stay
+three of four, by 0.3 ms to tens of ms), so blocks released before they were stored stay
 for a few batches more.
 
 A block hash is stored once per physical block and removed once per physical

@@ -7,9 +7,9 @@ Cost     keys of the prompt once, about 30 us plus 0.05 us per block; generated
 Errors   none.
 Source   vllm/v1/request.py at v0.32.0 for what is counted.
 
-Generated tokens are a fixed function of a seed (by default from the request id)
-and the position, so an answer can be known before it is computed, and a
-follow-up prompt can hold it.
+Generated tokens are given, or a fixed function of a seed (by default from the
+request id) and the position, so an answer can be known before it is computed,
+and a follow-up prompt can hold it.
 No clock or randomness.
 """
 
@@ -37,6 +37,7 @@ class EmulatedRequest:
     max_tokens: int
     arrived_at_s: float = 0.0
     answer_seed: int | None = None  # equal seeds answer alike; None: from the request id
+    answer: SequenceOf[int] | TokenArray | None = None  # `max_tokens` of them; None: by the seed
 
 
 def answer_seed(request_id: str) -> int:
@@ -82,6 +83,8 @@ class Sequence:
         prompt = np.ascontiguousarray(request.token_ids, dtype=np.uint32)
         self._prompt = array("I", prompt.tobytes())
         self._answer = array("I")
+        if request.answer is not None:
+            self._answer.frombytes(np.ascontiguousarray(request.answer, np.uint32).tobytes())
         seed = request.answer_seed
         self._answer_seed = answer_seed(request.request_id) if seed is None else seed
         self._vocab_size = vocab_size

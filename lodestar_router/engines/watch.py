@@ -181,6 +181,7 @@ class EngineWatch:
         if self._start_time_s not in (None, report.process_start_time_s):
             _logger.info("engine %s was restarted", self._id)
             self.feeds.engine_restarted()
+            self._index.engine_restarted(self._id)
         self._start_time_s = report.process_start_time_s
 
     def _note_capacity(self, report: MetricsReport) -> None:

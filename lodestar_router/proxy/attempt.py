@@ -103,7 +103,7 @@ class Attempt:
             self._timer.cancel()
         self._ticket.end()
         if self._reservation is not None:
-            self._index.release(self._reservation)
+            self._index.release(self._reservation, completed=ending is Ending.COMPLETED)
         self._metrics.ended(self._decision.engine_id, ending)
         self._observe(ending)
         if answer is not None and ending is Ending.COMPLETED and self._prompt is not None:
@@ -122,12 +122,13 @@ class Attempt:
     def _compare(self, prompt: Prompt, answer: Answer) -> None:
         """Hold the view of the engine's cache against the engine's own count."""
         usage = usage_in(answer.tail)
-        if usage is None or usage.cached_tokens is None or not prompt.tokens_known:
+        # Of a batch of prompts vLLM reports the cached tokens of one.
+        if usage is None or usage.cached_tokens is None or not prompt.is_single:
             return
         engine_id = self._decision.engine_id
         expected = self._decision.candidates[self._decision.chosen].cached_prefix_tokens
-        self._metrics.cached(
-            engine_id, expected_tokens=expected, reported_tokens=usage.cached_tokens
-        )
-        if expected != usage.cached_tokens:
-            self._index.correct(engine_id, prompt, usage.cached_tokens)
+        self._index.correct(engine_id, prompt, usage.cached_tokens)
+        if prompt.tokens_known:
+            self._metrics.cached(
+                engine_id, expected_tokens=expected, reported_tokens=usage.cached_tokens
+            )
