@@ -85,11 +85,11 @@ def loads(size: str, *, vllm_python: Path, tokenizer: Path) -> Mapping[str, Load
         "completions": OwnLoad(
             SharedPrefixCompletions(
                 requests=40 * scale,
-                prefixes=8 * scale,
+                prefixes=14 * scale,
                 prefix_words=600,
                 suffix_words=80,
                 answer_tokens=8,
-                per_s=8,
+                per_s=6,
             )
         ),
     }

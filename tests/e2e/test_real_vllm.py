@@ -67,11 +67,10 @@ def test_every_request_of_every_load_is_answered(policy: str, serve: Serve) -> N
     assert all(result.prompt_tokens > 0 for result in results.values())
 
 
-@pytest.mark.parametrize("load", ["prefix_repetition", "chat", "completions"])
-def test_lodestar_finds_more_in_the_prefix_cache_than_roundrobin(load: str, serve: Serve) -> None:
-    learned, blind = serve("lodestar")[load], serve("roundrobin")[load]
+def test_lodestar_finds_more_in_the_prefix_cache_than_roundrobin(serve: Serve) -> None:
+    learned, blind = hit_ratio(serve("lodestar")), hit_ratio(serve("roundrobin"))
 
-    assert learned.hit_ratio > blind.hit_ratio + HIT_RATIO_GAIN
+    assert learned > blind + HIT_RATIO_GAIN
 
 
 def test_expected_cached_tokens_are_what_the_engine_reports(
@@ -137,6 +136,12 @@ def test_the_router_answers_what_the_engine_answers(
 
     assert status == direct_status
     assert _comparable(routed_answer) == _comparable(direct_answer)
+
+
+def hit_ratio(results: Mapping[str, LoadResult]) -> float:
+    """Over all prompt tokens of all loads that repeat any."""
+    repeating = [result for name, result in results.items() if name != "random"]
+    return sum(r.cached_tokens for r in repeating) / sum(r.prompt_tokens for r in repeating)
 
 
 def _comparable(answer: Mapping[str, Any]) -> dict[str, Any]:
