@@ -28,7 +28,8 @@ from tests.e2e.engines import two_unequal_engines
 def main(argv: list[str]) -> int:
     """Run what the arguments say; 1 if a request failed."""
     options = _parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that engines end
+    for number in (signal.SIGINT, signal.SIGTERM):  # unwind, so that engines end
+        signal.signal(number, signal.default_int_handler)
     directory: Path = options.directory.resolve()
     model_dir = directory / "model"
     tiny_model.write(model_dir)

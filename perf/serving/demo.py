@@ -32,7 +32,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--policy", default="lodestar")
     parser.add_argument("--directory", type=Path, default=Path(".build/demo"))
     options = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that engines end
+    for number in (signal.SIGINT, signal.SIGTERM):  # unwind, so that engines end
+        signal.signal(number, signal.default_int_handler)
     try:
         return _show(options.policy, options.vllm_python.absolute(), options.directory.resolve())
     except KeyboardInterrupt:
@@ -113,10 +114,7 @@ def _explained(decisions: Sequence[Mapping[str, Any]]) -> str:
     """The newest decision in which the cache and the load could have disagreed."""
     if not decisions:
         return "no decision was recorded"
-    chosen = next(
-        (d for d in decisions if len({c["cached_prefix_tokens"] for c in d["candidates"]}) > 1),
-        decisions[0],
-    )
+    chosen = max(decisions, key=_telling)
     took = "-" if chosen["ttft_s"] is None else f"{1000 * chosen['ttft_s']:.0f} ms"
     lines = [
         f"one decision explained: {chosen['prompt_tokens']} prompt tokens went to "
@@ -140,6 +138,12 @@ def _explained(decisions: Sequence[Mapping[str, Any]]) -> str:
         "base ms", "predicted TTFT ms",
     )  # fmt: skip
     return "\n".join([*lines, grid([headings, *rows])])
+
+
+def _telling(decision: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Orders decisions: first those whose candidates differ in what they have cached."""
+    cached = {candidate["cached_prefix_tokens"] for candidate in decision["candidates"]}
+    return len(cached) > 1, decision["ttft_s"] is not None
 
 
 def _milliseconds(seconds: float | None) -> str:
