@@ -9,12 +9,14 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import uvloop
 
 from lodestar_router import __version__
 from lodestar_router.assembly import Router
 from lodestar_router.config import Config, parse
+from lodestar_router.emulator.fleet import EmulatedFleet
 from lodestar_router.errors import ConfigError
 
 _logger = logging.getLogger("lodestar_router")
@@ -50,6 +52,17 @@ async def _serve(config: Config) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    fleet = EmulatedFleet(
+        config.emulated, speed=config.emulated_speed, tokenizer_of=config.tokenizer_of
+    )
+    try:
+        emulated = await fleet.start()
+        await _route(replace(config, engines=(*config.engines, *emulated)), stopping)
+    finally:
+        await fleet.stop()
+
+
+async def _route(config: Config, stopping: asyncio.Event) -> None:
     router = Router(config)
     try:
         port = await router.start()

@@ -45,8 +45,8 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {*ANY_STDLIB, "numpy", "aiohttp", "httptools", "msgspec", "prometheus_client"},
     ),
     "emulator": (
-        {"core", "config", "emulator", "engines", "errors", "tasks"},
-        {*ANY_STDLIB, "numpy", "xxhash", "aiohttp", "msgspec", "zmq"},
+        {"core", "config", "emulator", "engines", "errors", "tasks", "tokens"},
+        {*ANY_STDLIB, "numpy", "xxhash", "aiohttp", "msgspec", "tokenizers", "uvloop", "zmq"},
     ),
     "config": ({"config", "core", "errors", "policy", "__init__"}, {*ANY_STDLIB, "yaml"}),
     # The composition root: objects are made and wired here, nobody imports it.

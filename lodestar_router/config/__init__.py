@@ -9,6 +9,7 @@ The only reader of flags and environment. Cheap to import: no torch, no sockets.
     addresses     engine URLs, ZMQ endpoints
     converters    raw text or YAML to a checked value
     engine_specs  an engine's entry in a file
+    emulated      engines that are started rather than found
     settings      the table of all flags: unit, default, reason
     sources       command line, environment, files: what each of them gives
     parsing       precedence, and the checks across settings

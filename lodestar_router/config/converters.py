@@ -75,6 +75,21 @@ def seconds(low: float, high: float) -> Convert:
     return convert
 
 
+def factor(low: float, high: float) -> Convert:
+    """A number within bounds, without a unit."""
+
+    def convert(raw: object) -> float:
+        try:
+            number = float(raw) if isinstance(raw, str | int | float) else None
+        except (ValueError, OverflowError):
+            number = None
+        if number is None or isinstance(raw, bool) or not low <= number <= high:
+            raise ValueError(f"must be a number from {low:g} to {high:g}, not {shown(raw)}")
+        return number
+
+    return convert
+
+
 def switch(raw: object) -> bool:
     """True or false."""
     word = str(raw).strip().lower()

@@ -1,5 +1,7 @@
 """Engines as the operator names them: URLs on a line, or entries of a YAML list.
 
+Emulated ones may stand among them, see emulated.py.
+
     engines:
       - url: http://10.0.0.1:8000
         gpu: A30                                # engines of one kind share rates
@@ -17,11 +19,26 @@ Errors   ValueError saying which engine, counted from 1.
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from lodestar_router.config.addresses import engine_id_of, parse_url, parse_zmq_endpoint
 from lodestar_router.config.converters import Convert, did_you_mean, shown, text, variable
+from lodestar_router.config.emulated import split_emulated
+from lodestar_router.config.model import EmulatedGroup
 from lodestar_router.core.types import EngineSpec
+
+
+class Engines(NamedTuple):
+    """All that one list of engines names."""
+
+    specs: tuple[EngineSpec, ...]
+    emulated: tuple[EmulatedGroup, ...]
+
+
+def engines(raw: object) -> Engines:
+    """Real engines as `engine_specs` reads them, and emulated ones among them."""
+    rest, emulated = split_emulated(raw)
+    return Engines(engine_specs(rest), emulated)
 
 
 def engine_specs(raw: object) -> tuple[EngineSpec, ...]:

@@ -9,6 +9,16 @@ from typing import Any
 from lodestar_router.core.types import EngineId, EngineSpec
 
 ANY_MODEL = "*"
+EMULATED_GPU, EMULATED_MODEL = "A30", "llama-3-8b"  # where the operator names none
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmulatedGroup:
+    """Equal engines that the router starts by itself."""
+
+    count: int
+    gpu: str = EMULATED_GPU
+    model: str = EMULATED_MODEL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +29,8 @@ class Config:
     """
 
     engines: tuple[EngineSpec, ...]
+    emulated: tuple[EmulatedGroup, ...]  # engines to start beside the router
+    emulated_speed: float  # seconds of theirs per second
     allow_mixed_models: bool
     api_key_env: str | None
     host: str

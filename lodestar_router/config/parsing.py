@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lodestar_router.config.converters import did_you_mean
-from lodestar_router.config.engine_specs import engine_specs
-from lodestar_router.config.model import Config
+from lodestar_router.config.engine_specs import Engines, engines
+from lodestar_router.config.model import Config, EmulatedGroup
 from lodestar_router.config.settings import BY_NAME, SETTINGS, Setting
 from lodestar_router.config.sources import (
     ENV_PREFIX,
@@ -42,13 +42,15 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
 
     values: dict[str, Any] = {setting.field: _value(setting, given) for setting in SETTINGS}
     del values["config"]
-    engines = (*values.pop("engines"), *_engines_of_file(values.pop("engines_file")))
-    _check_engines(engines)
+    line, file = values.pop("engines"), _engines_of_file(values.pop("engines_file"))
+    specs, emulated = (*line.specs, *file.specs), (*line.emulated, *file.emulated)
+    _check_engines(specs, emulated)
     api_key_env: str | None = values["api_key_env"]
-    used = {api_key_env, *(spec.api_key_env for spec in engines)}
+    used = {api_key_env, *(spec.api_key_env for spec in specs)}
     return Config(
-        engines=engines,
-        api_keys=_api_keys(engines, api_key_env, environ),
+        engines=specs,
+        emulated=emulated,
+        api_keys=_api_keys(specs, api_key_env, environ),
         warnings=_warnings([name for name in unknown_variables if name not in used]),
         **values,
     )
@@ -62,24 +64,26 @@ def _value(setting: Setting, given: Mapping[str, Given]) -> Any:
         raise ConfigError(f"{source.where}: {error}") from error
 
 
-def _engines_of_file(path: Path | None) -> tuple[EngineSpec, ...]:
+def _engines_of_file(path: Path | None) -> Engines:
     if path is None:
-        return ()
+        return Engines((), ())
     content = read_yaml(path)
     for key in content:
         if key != "engines":
             hint = did_you_mean(str(key), ["engines"])
             raise ConfigError(f"{path}: unknown key {key!r}{hint}; engines stand under `engines:`")
     try:
-        return engine_specs(content.get("engines") or [])
+        return engines(content.get("engines") or [])
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def _check_engines(engines: Sequence[EngineSpec]) -> None:
-    if not engines:
+def _check_engines(specs: Sequence[EngineSpec], emulated: Sequence[EmulatedGroup]) -> None:
+    if not specs and not emulated:
         raise ConfigError("no engines: give --engines URL ... or --engines-file FILE")
-    engine_id, times = Counter(spec.engine_id for spec in engines).most_common(1)[0]
+    if not specs:
+        return
+    engine_id, times = Counter(spec.engine_id for spec in specs).most_common(1)[0]
     if times > 1:
         raise ConfigError(f"engine {engine_id} is given {times} times")
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from lodestar_router.config import converters as to
 from lodestar_router.config.converters import Convert
-from lodestar_router.config.engine_specs import engine_specs
+from lodestar_router.config.engine_specs import engines
 from lodestar_router.policy.registry import POLICIES
 
 _WEEK_S = 604_800.0
@@ -37,15 +37,22 @@ _ROUTING, _VIEW, _LEARNING, _OTHER = "routing", "view of the engines", "learning
 SETTINGS: Final = (
     Setting(
         name="engines", field="engines", group=_ENGINES, metavar="URL", many=True,
-        convert=engine_specs,
+        convert=engines,
         help="base URLs of vLLM engines, with spaces or commas between them; the port may be "
-        "left out (80, 443)",
+        "left out (80, 443). emulated:2xA30,2xV100 or emulated:4 starts engines that compute "
+        "nothing but schedule, cache and answer as vLLM on such GPUs",
     ),
     Setting(
         name="engines-file", field="engines_file", group=_ENGINES, metavar="FILE",
         convert=to.optional(to.file_path),
         help="YAML file with a list `engines:` of url, gpu, model, kv_events, kv_replay, "
         "scheduler_stats, api_key_env, labels; added to --engines",
+    ),
+    Setting(
+        name="emulated-speed", field="emulated_speed", group=_ENGINES, metavar="FACTOR",
+        convert=to.factor(0.01, 1000), default="1",
+        help="how many times as fast as the real ones emulated engines are; more than their host "
+        "can follow makes them slower",
     ),
     Setting(
         name="api-key-env", field="api_key_env", group=_ENGINES, metavar="VARIABLE",
