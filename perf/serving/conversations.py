@@ -48,7 +48,8 @@ class Chats:
     system_words: int
     turn_words: int
     answer_tokens: int
-    mean_pause_s: float  # before each turn, exponentially distributed
+    mean_pause_s: float  # before each turn, exponentially distributed above the shortest
+    shortest_pause_s: float = 0.1  # a reader's; also lets the answer's last KV events arrive
 
     async def run(self, url: str, model: str, seed: int) -> list[RequestRecord]:
         """All sessions to their ends."""
@@ -78,7 +79,7 @@ class Chats:
         extra: dict[str, Any] = {"tools": [_TOOL], "tool_choice": "none"} if number % 2 else {}
         records: list[RequestRecord] = []
         for _ in range(self.turns):
-            await asyncio.sleep(rng.expovariate(1 / self.mean_pause_s))
+            await asyncio.sleep(self.shortest_pause_s + rng.expovariate(1 / self.mean_pause_s))
             messages.append({"role": "user", "content": _text(rng, self.turn_words)})
             body = (
                 _greedy(model, self.answer_tokens) | {"messages": messages, "stream": True} | extra

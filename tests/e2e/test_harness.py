@@ -133,6 +133,7 @@ async def test_loads_send_every_request_they_announce(url: str) -> None:
     chats = Chats(
         sessions=3, turns=2, system_prompts=2, system_words=5, turn_words=5,
         answer_tokens=1, mean_pause_s=0.001,
+        shortest_pause_s=0.0,
     )  # fmt: skip
     completions = SharedPrefixCompletions(
         requests=5, prefixes=2, prefix_words=5, suffix_words=5, answer_tokens=1, per_s=1000
