@@ -1,0 +1,43 @@
+"""Policies for comparison only: they need the simulation, or packages the router does without.
+
+`BENCHMARK_POLICIES` is the list that a run takes names from, beside the router's own.
+A policy's module is loaded when one is made: xgboost and torch take a second each.
+"""
+
+from collections.abc import Mapping
+from random import Random
+from typing import Final
+
+from lodestar_router.policy.base import Policy, PolicyFactory
+
+
+def _greedy_oracle(rng: Random) -> Policy:
+    from perf.routing.policies.greedy_oracle import GreedyOracle
+
+    return GreedyOracle(rng)
+
+
+def _mooncake_profiled(rng: Random) -> Policy:
+    from perf.routing.policies.mooncake_profiled import MooncakeProfiled
+
+    return MooncakeProfiled(rng)
+
+
+def _llmd_predicted(rng: Random) -> Policy:
+    from perf.routing.policies.llmd_predicted import LlmdPredicted
+
+    return LlmdPredicted(rng)
+
+
+def _lodestar_paper(rng: Random) -> Policy:
+    from perf.routing.policies.paper_lodestar import PaperLodestar
+
+    return PaperLodestar(rng)
+
+
+BENCHMARK_POLICIES: Final[Mapping[str, PolicyFactory]] = {
+    "lodestar_paper": _lodestar_paper,
+    "llmd_predicted": _llmd_predicted,
+    "mooncake_profiled": _mooncake_profiled,
+    "greedy_oracle": _greedy_oracle,
+}
