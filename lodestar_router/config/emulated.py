@@ -18,7 +18,7 @@ from lodestar_router.config.model import EMULATED_GPU, EMULATED_MODEL, EmulatedG
 
 _MOST_ENGINES = 1000  # more is a slip of the finger
 _PREFIX = "emulated:"
-_GROUP = re.compile(r"(?:(\d+)(?:x|$))?([A-Za-z][\w.-]*)?(?:@([\w./-]+))?")
+_GROUP = re.compile(r"(?:(\d+)(?:x|(?=@|$)))?([A-Za-z][\w.-]*)?(?:@([\w./-]+))?")
 
 
 def split_emulated(raw: object) -> tuple[object, tuple[EmulatedGroup, ...]]:

@@ -19,11 +19,15 @@ import zmq
 from lodestar_router.emulator.build import DEFAULT_MODEL, EngineSettings
 from lodestar_router.emulator.config import SchedulerKind
 from lodestar_router.emulator.profiles import gpu_names, model_names
-from lodestar_router.emulator.server import EmulatedServer, ServerSettings
+from lodestar_router.emulator.server import EmulatedServer
 from lodestar_router.emulator.server_language import Language
+from lodestar_router.emulator.server_settings import ServerSettings
 from lodestar_router.errors import ConfigError
 
 _logger = logging.getLogger("lodestar_emulator")
+
+
+_LAST_PORT = 65_535
 
 
 class _Parser(argparse.ArgumentParser):
@@ -81,6 +85,19 @@ def parse(argv: Sequence[str]) -> ServerSettings:
     )
 
 
+def _count(text: str) -> int:
+    """A whole number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text!r}")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > _LAST_PORT:
+        raise argparse.ArgumentTypeError(f"must be a port, not {text!r}")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="lodestar-emulator",
@@ -90,10 +107,12 @@ def _parser() -> argparse.ArgumentParser:
     engine = parser.add_argument_group("engine")
     engine.add_argument("--gpu", default="A30", help=f"GPU kind: {', '.join(gpu_names())}")
     engine.add_argument("--model", default=DEFAULT_MODEL, help=", ".join(model_names()))
-    engine.add_argument("--kv-blocks", type=int, help="KV pool in blocks; else what the GPU holds")
-    engine.add_argument("--max-num-seqs", type=int, help="as vLLM's; else its default there")
-    engine.add_argument("--max-num-batched-tokens", type=int, help="as vLLM's")
-    engine.add_argument("--max-model-len", type=int, help="as vLLM's; else what the pool holds")
+    engine.add_argument(
+        "--kv-blocks", type=_count, help="KV pool in blocks; else what the GPU holds"
+    )
+    engine.add_argument("--max-num-seqs", type=_count, help="as vLLM's; else its default there")
+    engine.add_argument("--max-num-batched-tokens", type=_count, help="as vLLM's")
+    engine.add_argument("--max-model-len", type=_count, help="as vLLM's; else what the pool holds")
     engine.add_argument(
         "--slowdown", type=float, default=1.0, help="every step takes so much longer"
     )
@@ -110,9 +129,9 @@ def _parser() -> argparse.ArgumentParser:
     engine.add_argument("--no-kv-events", action="store_true", help="publish no KV events")
     server = parser.add_argument_group("server")
     server.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    server.add_argument("--port", type=int, default=8000, help="HTTP; 0 for a free one")
+    server.add_argument("--port", type=_port, default=8000, help="HTTP; 0 for a free one")
     for name in ("kv-events", "kv-replay", "scheduler-stats"):
-        server.add_argument(f"--{name}-port", type=int, default=0, help="ZMQ; 0 for a free one")
+        server.add_argument(f"--{name}-port", type=_port, default=0, help="ZMQ; 0 for a free one")
     server.add_argument("--served-model-name", help="else the name of the model")
     server.add_argument("--tokenizer", help="directory or Hugging Face id; else a built-in one")
     return parser

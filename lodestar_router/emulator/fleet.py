@@ -23,7 +23,7 @@ from lodestar_router.config.model import EmulatedGroup
 from lodestar_router.core.types import EngineSpec
 from lodestar_router.emulator.build import EngineSettings
 from lodestar_router.emulator.profiles import load_profile
-from lodestar_router.emulator.server import ServerPorts, ServerSettings
+from lodestar_router.emulator.server_settings import ServerPorts, ServerSettings
 from lodestar_router.errors import ConfigError
 from lodestar_router.tasks import cancel, spawn
 
@@ -89,7 +89,7 @@ class EmulatedFleet:
         pairs = zip(self._settings, ports, strict=True)
         self._settings = [settings.at(its) for settings, its in pairs]
         self._watch = spawn(self._keep_running(), name="emulated fleet")
-        return tuple(map(_spec, self._settings))
+        return tuple(map(spec_of, self._settings))
 
     async def stop(self) -> None:
         """End the child."""
@@ -146,7 +146,8 @@ class EmulatedFleet:
                     _logger.warning("%s", error)
 
 
-def _spec(settings: ServerSettings) -> EngineSpec:
+def spec_of(settings: ServerSettings) -> EngineSpec:
+    """An engine on known ports, as a router is told of it."""
     url = f"http://{settings.host}:{settings.port}"
     return EngineSpec(
         engine_id=engine_id_of(url),

@@ -19,8 +19,9 @@ import msgspec
 import uvloop
 import zmq
 
-from lodestar_router.emulator.server import EmulatedServer, ServerSettings
+from lodestar_router.emulator.server import EmulatedServer
 from lodestar_router.emulator.server_language import Language
+from lodestar_router.emulator.server_settings import ServerSettings
 from lodestar_router.errors import ConfigError
 
 

@@ -15,59 +15,24 @@ One event loop serves any number of engines; they share tokenizers.
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import zmq
 from aiohttp import web
 
-from lodestar_router.emulator.build import EngineSettings, build_engine
+from lodestar_router.emulator.build import build_engine
 from lodestar_router.emulator.http_api import HttpApi
 from lodestar_router.emulator.server_engine import RealTimeEngine
 from lodestar_router.emulator.server_kv import KvPublisher
 from lodestar_router.emulator.server_language import Language
 from lodestar_router.emulator.server_metrics import EngineMetrics
+from lodestar_router.emulator.server_settings import ServerPorts, ServerSettings
 from lodestar_router.emulator.server_stats import StatsPublisher
 from lodestar_router.errors import ConfigError
 from lodestar_router.tasks import cancel, spawn
 
 _SHUTDOWN_S = 0.1  # answers still going on are cut, as when an engine is killed
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerPorts:
-    """Where one engine listens."""
-
-    http: int
-    kv_events: int | None  # None: it publishes none
-    kv_replay: int | None
-    scheduler_stats: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerSettings:
-    """One engine and its ports, 0 for free ones."""
-
-    engine: EngineSettings
-    served_model: str | None = None  # None: the name of the emulated model
-    tokenizer: str | None = None  # directory or Hub id; None: the built-in one
-    host: str = "127.0.0.1"
-    port: int = 0
-    kv_events_port: int = 0
-    kv_replay_port: int = 0
-    scheduler_stats_port: int = 0
-    kv_topic: str = ""
-    speed: float = 1.0  # seconds of the emulated engine per second; everything else follows
-
-    def at(self, ports: ServerPorts) -> "ServerSettings":
-        """The same engine on known ports."""
-        return replace(
-            self,
-            port=ports.http,
-            kv_events_port=ports.kv_events or 0,
-            kv_replay_port=ports.kv_replay or 0,
-            scheduler_stats_port=ports.scheduler_stats,
-        )
 
 
 class EmulatedServer:
@@ -137,6 +102,7 @@ class EmulatedServer:
         )
         self._closers.append(stats.close)
         kv = self._kv_publisher() if config.kv_events and config.prefix_caching else None
+        self.kv = kv
         engine = RealTimeEngine(model, [metrics, stats, *([kv] if kv else [])], clock=self._clock)
         self.engine = engine
         api = HttpApi(

@@ -78,6 +78,11 @@ class KvPublisher:
             self.close()
             raise
 
+    @property
+    def published(self) -> int:
+        """Batches so far."""
+        return self._next_seq
+
     def sources(self) -> dict[str, dict[str, Any]]:
         """The answer to GET /kv_event_sources."""
         host = zmq_host(self._host)

@@ -7,8 +7,8 @@ so that generated text, sent back in the next turn of a chat, has the same token
 ids again. Other text is tokenized too, English at about two letters per token.
 
 In       a directory to keep it in (a cache directory of the user by default).
-Out      tokenizer.json, tokenizer_config.json and chat_template.jinja, as a model
-         repository holds them: the router, vLLM's tools and transformers load it.
+Out      tokenizer.json and what else of a model repository concerns tokenizers: the
+         router, vLLM's tools and transformers load it.
 Cost     about 0.1 s and 1 MB on disk, once per machine.
 Errors   ConfigError when nothing can be written anywhere.
 
@@ -43,6 +43,9 @@ _CHAT_TEMPLATE = f"""\
 {{%- endfor %}}
 {{%- if add_generation_prompt %}}{{{{ '{_START}assistant{_SEPARATOR}' }}}}{{% endif %}}
 """
+
+# Tools ask for a model beside the tokenizer; this names a kind they know.
+_MODEL = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
 
 _CONFIG = {
     "tokenizer_class": "PreTrainedTokenizerFast",
@@ -103,6 +106,7 @@ def _files() -> dict[str, str]:
         "tokenizer.json": json.dumps(_tokenizer(), ensure_ascii=False, separators=(",", ":")),
         "tokenizer_config.json": json.dumps(_CONFIG, indent=2),
         "chat_template.jinja": _CHAT_TEMPLATE,
+        "config.json": json.dumps(_MODEL, indent=2),
     }
 
 

@@ -385,7 +385,7 @@ def test_effective_settings_are_plain_json(tmp_path: Path) -> None:
     assert json.loads(json.dumps(effective)) == effective
     assert effective["state_dir"] == str(tmp_path)
     assert effective["engines"][0]["url"] == "http://a:8000"
-    assert {s.field for s in SETTINGS} - {"config", "engines_file"} == set(effective)
+    assert {s.field for s in SETTINGS} - {"config", "engines_file"} == set(effective) - {"emulated"}
 
 
 def test_help_is_grouped_and_says_units_and_defaults(capsys: pytest.CaptureFixture[str]) -> None:
