@@ -4,6 +4,7 @@
 
     answer      JSON, or SSE with `tokens` chunks `gap_s` apart
     reset       cut the connection before any byte
+    head_only   send a stream's head, then cut the connection
     break       cut the connection after the first chunk
     hang        accept the request and never answer
     error       answer 500 with an error object
@@ -114,6 +115,11 @@ class FakeEngine:
         answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         answer.enable_chunked_encoding()
         await answer.prepare(request)
+        if self.behaviour == "head_only":
+            await asyncio.sleep(0.05)
+            assert request.transport is not None
+            request.transport.abort()
+            return answer
         for number in range(self.tokens):
             event = {"choices": [{"index": 0, "delta": {"content": f"t{number}"}}]}
             await answer.write(b"data: " + json.dumps(event).encode() + b"\n\n")

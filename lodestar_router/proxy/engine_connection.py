@@ -91,6 +91,9 @@ class EngineConnection(asyncio.Protocol):
         self._headers: list[Header] = []
         self._head: bytes | None = b""  # received so far; None once relayed
         self._head_complete = False
+        # vLLM sends a stream's head at once and its body with the first token: until
+        # then another engine can still answer, so the client is sent nothing.
+        self._body_begun = False
         self._informational = 0  # 1xx heads to skip in front of the final one
         self._pieces: list[bytes] = []
         self._complete = False
@@ -121,7 +124,7 @@ class EngineConnection(asyncio.Protocol):
             client.write(data if not self._unframe else self._take_pieces())
         else:
             self._head += data
-            if self._head_complete:
+            if self._head_complete and (self._body_begun or self._complete):
                 self._relay_head(client)
         if self._complete:
             self._finish()
@@ -151,7 +154,9 @@ class EngineConnection(asyncio.Protocol):
         """Called by the loop."""
         self.closed = True
         if self._client is not None:
-            if self._until_close and self._head is None and exc is None:
+            if self._until_close and exc is None:
+                if self._head is not None:  # an empty body
+                    self._relay_head(self._client)
                 self._finish()
             else:
                 self.fail(EngineError("the engine closed the connection"))
@@ -211,6 +216,7 @@ class EngineConnection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """Part of the body, framing taken off."""
+        self._body_begun = True
         if self._unframe:
             self._pieces.append(body)
         if self._scanner is not None and self._scanner.feed(body):

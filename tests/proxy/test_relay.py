@@ -410,3 +410,23 @@ async def test_stop_lets_running_streams_end() -> None:
         assert body.endswith(b"data: [DONE]\n\n")
         assert await client.closed()
     await engine.stop()
+
+
+async def test_engine_that_dies_between_head_and_first_token_is_retried() -> None:
+    dying, healthy = await FakeEngine().start(), await FakeEngine().start()
+    dying.behaviour = "head_only"
+    async with edge_before(dying, healthy) as edge:
+        client = await edge.client()
+
+        await client.send(post("/v1/completions", completion(stream=True)))
+        reply = await client.reply()
+
+        assert reply.headers["x-lodestar-engine"] == "e1"
+        assert reply.body.endswith(b"data: [DONE]\n\n")
+        assert [o.ending for o in edge.recorder.outcomes] == [
+            Ending.FAILED,
+            None,
+            Ending.COMPLETED,
+        ]
+    await dying.stop()
+    await healthy.stop()
