@@ -29,6 +29,12 @@ def _llmd_predicted(rng: Random) -> Policy:
     return LlmdPredicted(rng)
 
 
+def _llmd_predicted_max(rng: Random) -> Policy:
+    from perf.routing.policies.llmd_predicted import LlmdPredictedMax
+
+    return LlmdPredictedMax(rng)
+
+
 def _lodestar_paper(rng: Random) -> Policy:
     from perf.routing.policies.paper_lodestar import PaperLodestar
 
@@ -38,6 +44,7 @@ def _lodestar_paper(rng: Random) -> Policy:
 BENCHMARK_POLICIES: Final[Mapping[str, PolicyFactory]] = {
     "lodestar_paper": _lodestar_paper,
     "llmd_predicted": _llmd_predicted,
+    "llmd_predicted_max": _llmd_predicted_max,
     "mooncake_profiled": _mooncake_profiled,
     "greedy_oracle": _greedy_oracle,
 }

@@ -38,6 +38,7 @@ from lodestar_router.core.types import (
     Outcome,
     RoutedRequest,
 )
+from lodestar_router.policy.base import index_of_lowest
 from lodestar_router.policy.by_cost import reason_of
 from perf.routing.policies.llmd_predictor import (
     Fit,
@@ -160,6 +161,20 @@ class LlmdPredicted:
 
     def _serve(self, model: Predict) -> None:
         self._predict = model
+
+
+class LlmdPredictedMax(LlmdPredicted):
+    """The module's chain with llm-d's max-score picker at its end: ties random.
+
+    Not what its chart sets up, but kinder to a predictor without SLOs, where the
+    weighted draw leaves much to chance.
+    """
+
+    name: ClassVar[str] = "llmd_predicted_max"
+
+    def _draw(self, kept: Sequence[int], weights: Sequence[float]) -> tuple[int, float]:
+        place, tied = index_of_lowest([-weights[index] for index in kept], self._rng)
+        return kept[place], 1.0 / tied
 
 
 def _sticky(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lodestar_router.core.types import Candidate, Decision, FloatMatrix, FloatVector
-from perf.routing.policies.llmd_predicted import LlmdPredicted
+from perf.routing.policies.llmd_predicted import LlmdPredicted, LlmdPredictedMax
 from perf.routing.policies.llmd_predictor import Predict
 from tests.factories import candidate, load, request
 from tests.perf.policies.fakes import FakeSimulation, three
@@ -17,14 +17,16 @@ from tests.perf.policies.fakes import FakeSimulation, three
 ASKED = request(prompt_tokens=1600)
 
 
-def predicting(*ttft_s: float, slo_ttft_s: float = 0.0, seed: int = 0) -> LlmdPredicted:
+def predicting(
+    *ttft_s: float, slo_ttft_s: float = 0.0, kind: type[LlmdPredicted] = LlmdPredicted
+) -> LlmdPredicted:
     """The policy, once it serves a model with these predictions."""
 
     def fit(rows: FloatMatrix, targets: FloatVector, names: Sequence[str]) -> Predict:
         return lambda asked: np.array(ttft_s[: len(asked)], dtype=np.float32) * 1000
 
     simulation = FakeSimulation()
-    policy = LlmdPredicted(Random(seed), slo_ttft_s=slo_ttft_s, fit=fit)
+    policy = kind(Random(0), slo_ttft_s=slo_ttft_s, fit=fit)
     policy.attach(simulation)
     for number in range(150):
         asked = replace(ASKED, request_id=f"warm-{number}")
@@ -99,6 +101,14 @@ def test_without_an_slo(
     measured = shares(decisions)
     assert all(measured.get(n, 0.0) == pytest.approx(p, abs=0.04) for n, p in expected.items())
     assert list(decisions[0].costs) == pytest.approx(list(ttft_s))
+
+
+def test_the_max_score_picker_draws_among_equals_only() -> None:
+    decisions = draws(
+        predicting(2.0, 1.0, 1.0, kind=LlmdPredictedMax), [busy(name) for name in "abc"], count=50
+    )
+
+    assert propensities(decisions) == {"b": 0.5, "c": 0.5}
 
 
 def test_with_an_slo_the_positive_tier_is_filled_from_its_tight_end() -> None:
