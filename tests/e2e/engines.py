@@ -230,6 +230,9 @@ def _environment(ports: EnginePorts) -> Mapping[str, str]:
         "VLLM_CPU_KVCACHE_SPACE": str(_KV_CACHE_GIB),
         "VLLM_SERVER_DEV_MODE": "1",  # serves /reset_prefix_cache
         "OMP_NUM_THREADS": "1",  # two engines share two cores
+        # Left to itself every engine binds its worker to the same core, and whichever
+        # spins for work there starves the other for seconds.
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "LODESTAR_STATS_ENDPOINT": f"tcp://*:{ports.scheduler_stats}",
     }  # fmt: skip
 
