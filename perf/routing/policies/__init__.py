@@ -1,13 +1,17 @@
 """Policies for comparison only: they need the simulation, or packages the router does without.
 
 `BENCHMARK_POLICIES` is the list that a run takes names from, beside the router's own.
-A policy's module is loaded when one is made: xgboost and torch take a second each.
+A policy's module is loaded when one is made.
+
+Errors   ConfigError for a policy whose package is not installed.
 """
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from random import Random
 from typing import Final
 
+from lodestar_router.errors import ConfigError
 from lodestar_router.policy.base import Policy, PolicyFactory
 
 
@@ -23,13 +27,20 @@ def _mooncake_profiled(rng: Random) -> Policy:
     return MooncakeProfiled(rng)
 
 
+def _need_xgboost() -> None:
+    if find_spec("xgboost") is None:
+        raise ConfigError("llm-d's predictor needs xgboost-cpu: install the extra 'bench'")
+
+
 def _llmd_predicted(rng: Random) -> Policy:
+    _need_xgboost()
     from perf.routing.policies.llmd_predicted import LlmdPredicted
 
     return LlmdPredicted(rng)
 
 
 def _llmd_predicted_max(rng: Random) -> Policy:
+    _need_xgboost()
     from perf.routing.policies.llmd_predicted import LlmdPredictedMax
 
     return LlmdPredictedMax(rng)
