@@ -6,7 +6,7 @@ PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -qq -c c
 VLLM_PYTHON := .build/vllm/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help venv vllm test lint unit test-vllm run-vllm bench-vllm clean
+.PHONY: help venv vllm test lint unit test-vllm run run-vllm bench-vllm clean
 
 help:  ## list the targets
 	@awk -F ':.*## *' '/^[a-z-]+:.*##/ { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ unit: venv
 
 test-vllm: venv vllm  ## the router in front of two real vLLM engines, about 15 minutes
 	LODESTAR_VLLM_PYTHON=$(VLLM_PYTHON) $(BIN)/python -m pytest -m real_vllm tests/e2e
+
+run: venv  ## the router on an emulated fleet: traffic and a live table, then yours to try
+	$(BIN)/python -m perf.demo $(if $(MAKE_RUN_SECONDS),--end-after $(MAKE_RUN_SECONDS))
 
 run-vllm: venv vllm  ## start two real vLLM engines and the router, send traffic, show what happened
 	$(BIN)/python -m perf.serving.demo --vllm-python $(VLLM_PYTHON)
