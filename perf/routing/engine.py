@@ -1,0 +1,139 @@
+"""One emulated engine in virtual time: its steps, and the reports it sends.
+
+    step k ends ─► tokens, KV events, load report leave the engine; step k + 1 begins
+
+Load reports are those of the stats plugin (at most one per 10 ms, one per 250 ms
+while nothing happens), or those of a poll with a fixed period.
+
+In       requests that have reached the engine.
+Out      a callback at the end of every step; reports, each when it has arrived.
+"""
+
+from collections.abc import Callable
+
+from lodestar_router.core.types import EngineId, EngineLoad
+from lodestar_router.emulator.build import build_engine
+from lodestar_router.emulator.engine_model import EngineModel, StepResult
+from perf.routing.agenda import Agenda
+from perf.routing.cells import Delays, EngineGroup
+from perf.routing.flight import Flight
+
+# The plugin's defaults (patches/vllm-scheduler-stats).
+_PLUGIN_INTERVAL_S = 0.010
+_PLUGIN_HEARTBEAT_S = 0.250
+_PHASE = 0.618  # of the poll period from one engine to the next: polls are spread evenly
+
+OnStep = Callable[["SimulatedEngine", StepResult], None]
+OnReport = Callable[[EngineId, EngineLoad], None]
+
+
+class SimulatedEngine:
+    """An engine model, and the step it is in."""
+
+    def __init__(
+        self, number: int, group: EngineGroup, agenda: Agenda, on_step: OnStep, *, kv_events: bool
+    ) -> None:
+        self.number = number
+        self.engine_id = EngineId(f"{group.gpu}-{number}")
+        self.group = group
+        self.model: EngineModel = build_engine(group.settings(kv_events=kv_events))
+        self.flights: dict[str, Flight] = {}  # in the engine, by request id
+        self.step: StepResult | None = None  # under way
+        self.steps = self.preemptions = 0
+        self._agenda = agenda
+        self._on_step = on_step
+
+    @property
+    def sends_kv_events(self) -> bool:
+        """Whether there is anything to subscribe to."""
+        return self.model.config.kv_events and self.model.config.prefix_caching
+
+    def begin(self) -> None:
+        """Start a step if there is work and none is under way."""
+        if self.step is None:
+            self._next()
+
+    def _next(self) -> None:
+        agenda = self._agenda
+        step = self.step = self.model.step(agenda.now_s)
+        if step is not None:
+            agenda.at(step.started_at_s + step.duration_s, self._end, step)
+
+    def _end(self, step: StepResult) -> None:
+        self.steps += 1
+        self.preemptions += len(step.preempted)
+        self._on_step(self, step)
+        self._next()
+
+
+class LoadReporter:
+    """Sends one engine's load to the router."""
+
+    def __init__(
+        self, engine: SimulatedEngine, agenda: Agenda, on_report: OnReport, delays: Delays
+    ) -> None:
+        self._engine = engine
+        self._agenda = agenda
+        self._on_report = on_report
+        self._delay_s = delays.load_delay_s
+        self._period_s = delays.load_period_s
+        self._state = (0, 0, 0.0)  # running, waiting, KV usage, as of the latest step
+        self._sent_at_s = 0.0
+        self._held = False  # a report waits until the plugin's interval has passed
+        self._stopped = False
+        if self._period_s is None:
+            self._send()
+            self._beat()
+        else:
+            phase_s = engine.number * _PHASE % 1.0 * self._period_s
+            agenda.at(agenda.now_s + phase_s, self._poll, self._period_s)
+
+    def stop(self) -> None:
+        """The router has given the engine up."""
+        self._stopped = True
+
+    def stepped(self, step: StepResult) -> None:
+        """A step has ended."""
+        self._state = (step.num_running_reqs, step.num_waiting_reqs, step.kv_cache_usage_ratio)
+        if self._period_s is not None or self._held:
+            return
+        due_s = self._sent_at_s + _PLUGIN_INTERVAL_S
+        if due_s <= self._agenda.now_s:
+            self._send()
+        else:
+            self._held = True
+            self._agenda.at(due_s, self._send_held)
+
+    def _send_held(self) -> None:
+        self._held = False
+        self._send()
+
+    def _beat(self) -> None:
+        """Repeat the last report if none was sent for a heartbeat."""
+        agenda = self._agenda
+        if self._stopped:
+            return
+        if agenda.now_s >= self._sent_at_s + _PLUGIN_HEARTBEAT_S:
+            self._send()
+        agenda.at(self._sent_at_s + _PLUGIN_HEARTBEAT_S, self._beat)
+
+    def _poll(self, period_s: float) -> None:
+        if not self._stopped:
+            self._send()
+            self._agenda.at(self._agenda.now_s + period_s, self._poll, period_s)
+
+    def _send(self) -> None:
+        agenda = self._agenda
+        self._sent_at_s = agenda.now_s
+        agenda.at(agenda.now_s + self._delay_s, self._arrive, self._state)
+
+    def _arrive(self, state: tuple[int, int, float]) -> None:
+        running, waiting, usage = state
+        load = EngineLoad(
+            observed_at_s=self._agenda.now_s,
+            source="scheduler_stats" if self._period_s is None else "metrics",
+            num_running_reqs=running,
+            num_waiting_reqs=waiting,
+            kv_cache_usage_ratio=usage,
+        )
+        self._on_report(self._engine.engine_id, load)

@@ -1,0 +1,135 @@
+"""The emulated engines of a run, and what passes between them and the router.
+
+    request ─ network + engine overhead ─► queue
+    end of a step ─ network ─► first tokens, ends; ─ delays ─► KV events, load report
+
+In       decided flights; the cell's events.
+Out      first_token and end of the router core, kv_events, load.
+
+Engines are numbered as they join. Scaling down retires the latest ones: they
+finish what they have. Scaling up always starts new ones, with empty caches.
+"""
+
+from collections.abc import Callable
+
+from lodestar_router.core.types import Ending, EngineId
+from lodestar_router.emulator.engine_model import StepResult
+from lodestar_router.emulator.sequence import EmulatedRequest
+from lodestar_router.errors import RequestError
+from perf.routing.agenda import Agenda
+from perf.routing.cells import Cell, Slow
+from perf.routing.engine import LoadReporter, SimulatedEngine
+from perf.routing.flight import Flight
+from perf.routing.router import RouterCore
+
+
+class SimulatedFleet:
+    """All engines that ever took part."""
+
+    def __init__(
+        self,
+        cell: Cell,
+        agenda: Agenda,
+        router: RouterCore,
+        on_end: Callable[[Flight], None],
+        *,
+        kv_events: bool,
+    ) -> None:
+        """`kv_events` is false when nobody would listen, which saves making them."""
+        self._groups = cell.fleet
+        self._delays = cell.delays
+        self._agenda = agenda
+        self._router = router
+        self._on_end = on_end
+        self._kv_events = kv_events
+        self.engines: list[SimulatedEngine] = []
+        self._by_id: dict[EngineId, SimulatedEngine] = {}
+        self._reporters: list[LoadReporter] = []
+        self._active: list[SimulatedEngine] = []
+        self.scale_to(len(self._groups))
+
+    def __getitem__(self, engine_id: EngineId) -> SimulatedEngine:
+        return self._by_id[engine_id]
+
+    def scale_to(self, count: int) -> None:
+        """Let `count` engines take requests; new ones are as those the cell lists, in turn."""
+        while len(self._active) > count:
+            engine = self._active.pop()
+            self._router.fleet.mark_down(engine.engine_id, "scaled down", self._agenda.now_s)
+            self._reporters[engine.number].stop()
+        while len(self._active) < count:
+            self._active.append(self._start())
+
+    def _start(self) -> SimulatedEngine:
+        number = len(self.engines)
+        group = self._groups[number % len(self._groups)]
+        engine = SimulatedEngine(
+            number, group, self._agenda, self._stepped, kv_events=self._kv_events
+        )
+        self.engines.append(engine)
+        self._by_id[engine.engine_id] = engine
+        self._router.add_engine(
+            engine.engine_id, group.gpu, engine.model.config, kv_events=engine.sends_kv_events
+        )
+        reporter = LoadReporter(engine, self._agenda, self._router.load, self._delays)
+        self._reporters.append(reporter)
+        return engine
+
+    def slow(self, slow: Slow) -> None:
+        """Change an engine's speed from its next step on."""
+        engine = self.engines[slow.engine]
+        engine.model.slowdown = engine.group.slowdown * slow.factor
+
+    def send(self, flight: Flight, engine_id: EngineId) -> None:
+        """The router sends a request."""
+        engine = self._by_id[engine_id]
+        flight.engine = engine.number
+        delays = self._delays
+        reaches_s = self._agenda.now_s + delays.network_s + delays.engine_overhead_s
+        self._agenda.at(reaches_s, self._reach, engine, flight)
+
+    def _reach(self, engine: SimulatedEngine, flight: Flight) -> None:
+        try:
+            flight.sequence = engine.model.add(emulated(flight, self._agenda.now_s))
+        except RequestError:
+            flight.rejected = True
+            self._agenda.at(self._agenda.now_s + self._delays.network_s, self._reject, flight)
+            return
+        engine.flights[flight.request_id] = flight
+        engine.begin()
+
+    def _reject(self, flight: Flight) -> None:
+        self._router.end(flight, Ending.REJECTED)
+        self._on_end(flight)
+
+    def _stepped(self, engine: SimulatedEngine, step: StepResult) -> None:
+        """Everything that leaves an engine at the end of a step."""
+        agenda, delays, flights = self._agenda, self._delays, engine.flights
+        now_s = agenda.now_s
+        for sequence in step.first:
+            first_s = now_s + delays.network_s
+            agenda.at(first_s, self._router.first_token, flights[sequence.request_id])
+        for sequence in step.finished:
+            agenda.at(now_s + delays.network_s, self._finish, flights.pop(sequence.request_id))
+        if step.events:
+            arrive_s = now_s + delays.kv_event_delay_s
+            agenda.at(arrive_s, self._router.kv_events, engine.engine_id, step.events)
+        self._reporters[engine.number].stepped(step)
+
+    def _finish(self, flight: Flight) -> None:
+        assert flight.sequence is not None
+        flight.cached_tokens = flight.sequence.cached_tokens
+        self._router.end(flight, Ending.COMPLETED)
+        self._on_end(flight)
+
+
+def emulated(flight: Flight, now_s: float) -> EmulatedRequest:
+    """The request as its engine gets it."""
+    ask = flight.ask
+    return EmulatedRequest(
+        request_id=flight.request_id,
+        token_ids=ask.token_ids,
+        max_tokens=ask.output_tokens,
+        arrived_at_s=now_s,
+        answer_seed=ask.answer_seed,
+    )

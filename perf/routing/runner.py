@@ -1,0 +1,155 @@
+"""Runs cells: which are to do, in how many processes, with what progress shown.
+
+    knees first (one task per fleet and workload that needs one), then one task per
+    (cell, policy, seed); a finished one is a row in the store at once
+
+In       cells, policies, seeds, a store.
+Out      rows; returns how many were run.
+Cost     see simulation.py. A worker keeps the plan it used last, so policies of one
+         cell and seed share it.
+Errors   what a worker raises ends the run; rows that are there stay.
+"""
+
+import gc
+import multiprocessing
+import os
+import resource
+import subprocess
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from time import process_time
+from typing import Any, TypeVar
+
+from perf.routing.catalog import make_policy
+from perf.routing.cells import Cell
+from perf.routing.knee import KneeCache, knee_key, measure
+from perf.routing.measure import row, save_samples
+from perf.routing.plan import make_plan
+from perf.routing.simulation import Simulation
+from perf.routing.store import Row, Store
+from perf.routing.workloads.base import Ask
+
+T = TypeVar("T")
+Progress = Callable[[str, int, int], None]  # (what ended, done, of how many)
+
+# One process per core: threads of numpy's BLAS would only get in each other's way.
+_ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One row to make."""
+
+    cell: Cell
+    policy: str
+    seed: int
+    knee: float | None
+
+
+def run(
+    cells: Sequence[Cell],
+    policies: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    store: Store,
+    knees: KneeCache,
+    jobs: int,
+    progress: Progress,
+) -> int:
+    """Make every row that is not there yet."""
+    commit = git_commit()
+    done = {(r["cell"], r["policy"], r["seed"], r.get("cell_hash")) for r in store.rows()}
+    missing = [
+        (cell, policy, seed)
+        for cell in cells
+        for seed in seeds
+        for policy in policies
+        if (cell.name, policy, seed, cell.fingerprint) not in done
+    ]
+    for name in _ONE_THREAD:
+        os.environ.setdefault(name, "1")
+    # Spawned, not forked: a fork would inherit threads' locks and the parent's BLAS settings.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        unknown = {
+            knee_key(cell): cell
+            for cell, _, _ in missing
+            if cell.needs_knee and knees.known(cell) is None
+        }
+        for cell, knee in _each(pool, measure, unknown.values(), jobs):
+            knees.put(cell, knee)
+            progress(f"knee of {cell.name}: {knee:.2f} requests/s", 0, len(missing))
+        tasks = [
+            Task(cell, policy, seed, knees.known(cell) if cell.needs_knee else None)
+            for cell, policy, seed in missing
+        ]
+        with_store = [_StoredTask(task, store, commit) for task in tasks]
+        for count, (stored, result) in enumerate(_each(pool, _perform, with_store, jobs), 1):
+            store.append(result)
+            task = stored.task
+            progress(f"{task.cell.name} {task.policy} {task.seed}", count, len(tasks))
+    return len(missing)
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredTask:
+    task: Task
+    store: Store
+    commit: str
+
+
+def _perform(stored: _StoredTask) -> Row:
+    """In a worker: one run, its samples saved."""
+    task = stored.task
+    cell, seed = task.cell, task.seed
+    plan = _plan(cell, task.knee, seed)
+    started_s = process_time()
+    simulation = Simulation(cell, plan, make_policy(task.policy, seed), seed)
+    # Millions of objects live until the run ends: looking for cycles among them is in vain.
+    gc.collect()
+    gc.disable()
+    simulation.run()
+    gc.enable()
+    cpu_s = process_time() - started_s
+    save_samples(stored.store.samples_path(cell.name, task.policy, seed), cell, simulation)
+    return {
+        "cell": cell.name,
+        "policy": task.policy,
+        "seed": seed,
+        **row(cell, simulation),
+        "git_commit": stored.commit,
+        "cell_hash": cell.fingerprint,
+        "knee_requests_per_s": task.knee,
+        "cpu_s": round(cpu_s, 3),
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+@lru_cache(maxsize=1)
+def _plan(cell: Cell, knee: float | None, seed: int) -> list[Ask]:
+    return make_plan(cell, knee, seed)
+
+
+def _each(
+    pool: ProcessPoolExecutor, act: Callable[[Any], T], tasks: Iterable[Any], jobs: int
+) -> Iterator[tuple[Any, T]]:
+    """(task, result) as they end; few wait in the pool, so that an interrupt ends soon."""
+    coming = iter(tasks)
+    running: dict[Future[T], Any] = {pool.submit(act, task): task for task in islice(coming, jobs)}
+    while running:
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            yield running.pop(future), future.result()
+            for task in islice(coming, 1):
+                running[pool.submit(act, task)] = task
+
+
+def git_commit() -> str:
+    """The commit that runs, marked if the tree differs from it."""
+    head = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--exclude", "*"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return head.stdout.strip() or "unknown"

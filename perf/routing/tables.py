@@ -1,0 +1,129 @@
+"""Results as text: one table per cell, and one over all cells.
+
+Times are geometric means over seeds, in seconds. Ratios are to the reference
+policy, paired by seed, with 95 % intervals (see statistics.py): below 1 is faster
+than the reference.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from perf.routing.statistics import geometric_mean, paired_ratio
+
+Rows = Sequence[dict[str, Any]]
+
+_HEADINGS = (
+    "policy", "seeds", "mean s", "P50 s", "P90 s", "P99 s", "mean ratio", "P99 ratio",
+    "TPOT ms", "e2e s", "hits", "busiest/mean", "lost", "µs P50/P99",
+)  # fmt: skip
+
+
+def report_text(rows: Rows, reference: str) -> str:
+    """Everything, in markdown."""
+    cells = list(dict.fromkeys(row["cell"] for row in rows))
+    commits = sorted({str(row.get("git_commit")) for row in rows})
+    parts = [
+        f"TTFT by cell; ratios to {reference}, paired by seed, 95 % intervals. "
+        f"Commit {', '.join(commits)}."
+    ]
+    if len(cells) > 1:
+        parts.append(f"## all {len(cells)} cells\n\n{_overall(rows, reference)}")
+    for cell in cells:
+        of_cell = [row for row in rows if row["cell"] == cell]
+        parts.append(f"## {cell}\n\n{_cell_table(of_cell, reference)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def policies_in(rows: Rows) -> list[str]:
+    """In order of first appearance."""
+    return list(dict.fromkeys(row["policy"] for row in rows))
+
+
+def default_reference(rows: Rows) -> str:
+    """The project's own policy if it took part, else the first."""
+    names = policies_in(rows)
+    return "lodestar" if "lodestar" in names else names[0]
+
+
+def _cell_table(rows: Rows, reference: str) -> str:
+    lines = [_line(rows, policy, reference) for policy in policies_in(rows)]
+    lines.sort(key=lambda line: float(line[2]) if line[2] != "-" else float("inf"))
+    return grid([_HEADINGS, *lines])
+
+
+def _line(rows: Rows, policy: str, reference: str) -> tuple[str, ...]:
+    mine = [row for row in rows if row["policy"] == policy]
+    times = ("ttft_mean_s", "ttft_p50_s", "ttft_p90_s", "ttft_p99_s")
+    lost = sum(row.get("rejected", 0) + row.get("unfinished", 0) for row in mine)
+    return (
+        policy,
+        str(len(mine)),
+        *(_shown(_over_seeds(mine, field), 3) for field in times),
+        str(paired_ratio(rows, policy, reference, "ttft_mean_s") or "-"),
+        str(paired_ratio(rows, policy, reference, "ttft_p99_s") or "-"),
+        _shown(_over_seeds(mine, "tpot_mean_s", 1e3), 1),
+        _shown(_over_seeds(mine, "e2e_mean_s"), 2),
+        _shown(_mean([row["hit_ratio"] for row in mine]), 3),
+        _shown(_mean([_imbalance(row) for row in mine]), 2),
+        str(lost),
+        f"{_shown(_over_seeds(mine, 'decision_us_p50'), 0)}/"
+        f"{_shown(_over_seeds(mine, 'decision_us_p99'), 0)}",
+    )
+
+
+def _overall(rows: Rows, reference: str) -> str:
+    """Ratios over all cells that a policy and the reference share."""
+    lines = []
+    for policy in policies_in(rows):
+        ratios = [
+            paired_ratio(rows, policy, reference, field)
+            for field in ("ttft_mean_s", "ttft_p50_s", "ttft_p90_s", "ttft_p99_s", "e2e_mean_s")
+        ]
+        best = sum(policy == _best(rows, cell) for cell in {row["cell"] for row in rows})
+        lines.append((policy, *(str(ratio or "-") for ratio in ratios), str(best)))
+    headings = ("policy", "mean", "P50", "P90", "P99", "e2e mean", "best in cells")
+    lines.sort(key=lambda line: line[1])
+    return grid([headings, *lines])
+
+
+def _best(rows: Rows, cell: str) -> str | None:
+    """The policy with the lowest mean TTFT in a cell."""
+    means = {
+        policy: _over_seeds(
+            [r for r in rows if r["cell"] == cell and r["policy"] == policy], "ttft_mean_s"
+        )
+        for policy in policies_in(rows)
+    }
+    known = {policy: mean for policy, mean in means.items() if mean is not None}
+    return min(known, key=lambda policy: known[policy]) if known else None
+
+
+def _over_seeds(rows: Rows, field: str, scale: float = 1.0) -> float | None:
+    values = [row[field] for row in rows if row.get(field) is not None]
+    mean = geometric_mean(values)
+    return None if mean is None else mean * scale
+
+
+def _imbalance(row: dict[str, Any]) -> float:
+    """Requests of the busiest engine over the mean."""
+    shares = list(row["per_engine_requests"].values())
+    return max(shares) * len(shares) / max(sum(shares), 1) if shares else 0.0
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _shown(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def grid(lines: Sequence[Sequence[str]]) -> str:
+    """A markdown table, padded."""
+    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+    padded = [
+        "| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |"
+        for line in lines
+    ]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([padded[0], rule, *padded[1:]])

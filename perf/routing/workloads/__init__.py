@@ -1,0 +1,1 @@
+"""What clients ask: streams of prompts and answer lengths, endless and seeded."""
