@@ -58,8 +58,8 @@ class Traffic:
         pending: list[asyncio.Task[None]] = []
         loop = asyncio.get_running_loop()
         end_s = loop.time() + seconds
-        try:
-            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
+            try:
                 while (pause_s := self._rng.expovariate(self._per_s)) < end_s - loop.time():
                     await asyncio.sleep(pause_s)
                     chat = self._rng.random() < CHAT_SHARE
@@ -67,8 +67,9 @@ class Traffic:
                     pending.append(spawn(one, name="demonstration request"))
                     self.sent += 1
                 await asyncio.gather(*pending)
-        finally:
-            await cancel(*pending)
+            finally:
+                # Before the session closes: requests that are cut short are no failures.
+                await cancel(*pending)
 
     async def _question(self, http: aiohttp.ClientSession) -> None:
         document = self._rng.choice(self._documents)
