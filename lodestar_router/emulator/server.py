@@ -6,7 +6,8 @@
 
 In       ServerSettings; a Language, which engines of a process share.
 Out      ServerPorts; whatever the API answers.
-Cost     see perf/results; a few percent of a core at the load of the paper.
+Cost     16 engines in one process, 20 requests/s of 1,500 prompt and 150 answer
+         tokens, streamed: a fifth of a core; idle, about 1 %.
 Errors   ConfigError from start: a port is taken, or the engine cannot exist.
 
 One event loop serves any number of engines; they share tokenizers.
