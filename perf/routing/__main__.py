@@ -5,7 +5,8 @@
     python -m perf.routing knee CELLS.yaml
     python -m perf.routing workload CELLS.yaml
 
-`run` goes on where an earlier one into the same DIR was interrupted. `report` prints
+`run` goes on where an earlier one into the same DIR was interrupted; rows of cells or
+code that have changed since are made again. `report` prints
 tables and writes them and plots into DIR.
 """
 
@@ -62,6 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--first-seed", type=int, default=1)
     command.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     command.add_argument("--out", type=Path, required=True, help="directory of the results")
+    command.add_argument(
+        "--keep", action="store_true", help="do not make rows again that other code made"
+    )
     command.set_defaults(act=_run)
     command = commands.add_parser("report", help="tables and plots of results")
     command.add_argument("directory", type=Path)
@@ -126,6 +130,7 @@ def _run(options: argparse.Namespace, argv: list[str]) -> int:
     made = run(
         cells, names, seeds,
         store=store, knees=_knees(options), jobs=options.jobs, progress=progress,
+        keep=options.keep,
     )  # fmt: skip
     progress.close()
     print(f"{made} runs made, {len(cells) * len(names) * len(seeds) - made} were there already")

@@ -45,7 +45,8 @@ KNEE_FACTOR = 5.0
 _LIGHT = 0.25
 _STEP = 1.5
 _RESOLUTION = 1.03
-_TRIAL_S, _TRIAL_WARMUP_S = 360.0, 60.0
+TRIAL_S = 360.0
+_WARMUP = 1 / 6  # of a trial
 _LOOK_EVERY_S = 10.0
 _ALONE_REQUESTS = 400
 
@@ -74,14 +75,14 @@ class KneeCache:
         part.replace(self._path)
 
 
-def measure(cell: Cell) -> float:
+def measure(cell: Cell, trial_s: float = TRIAL_S) -> float:
     """The knee of a cell's fleet under its first workload; see the module."""
     alone = {kind: _alone(kind, cell.workload) for kind in map(_one, cell.engines)}
     rate = sum(alone[_one(group)] for group in cell.fleet)
-    limit_s = KNEE_FACTOR * _mean_ttft_s(cell, _LIGHT * rate, inf)
+    limit_s = KNEE_FACTOR * _mean_ttft_s(cell, _LIGHT * rate, inf, trial_s)
 
     def holds(requests_per_s: float) -> bool:
-        return _mean_ttft_s(cell, requests_per_s, limit_s) <= limit_s
+        return _mean_ttft_s(cell, requests_per_s, limit_s, trial_s) <= limit_s
 
     low, high = rate, rate * _STEP
     if holds(rate):
@@ -97,15 +98,15 @@ def measure(cell: Cell) -> float:
     return low
 
 
-def _mean_ttft_s(cell: Cell, requests_per_s: float, limit_s: float) -> float:
+def _mean_ttft_s(cell: Cell, requests_per_s: float, limit_s: float, trial_s: float) -> float:
     """Mean TTFT of a trial; inf as soon as it is certain to pass the limit."""
     trial = Cell(
         name=cell.name,
         engines=cell.engines,
         workload=cell.workload,
         requests_per_s=requests_per_s,
-        duration_s=_TRIAL_S,
-        warmup_s=_TRIAL_WARMUP_S,
+        duration_s=trial_s,
+        warmup_s=_WARMUP * trial_s,
         delays=Delays(),
     )
     plan = make_plan(trial, None, 0)
@@ -128,7 +129,7 @@ def _mean_ttft_s(cell: Cell, requests_per_s: float, limit_s: float) -> float:
     found = waits()
     if not found:
         raise ConfigError(
-            f"cell '{cell.name}': of {len(plan)} requests in {_TRIAL_S:.0f} s none could be served"
+            f"cell '{cell.name}': of {len(plan)} requests in {trial_s:.0f} s none could be served"
         )
     return sum(found) / (most if sum(found) > limit_s * most else len(found))
 

@@ -2,13 +2,13 @@
 
     <cell>-cdf.png      TTFT distribution per policy, all seeds together
     <cell>-time.png     mean TTFT of arrivals in windows of time, mean over seeds
-    <cell>-share.png    requests per engine and policy, mean over seeds
+    <cell>-share.png    share of requests per engine and policy, mean over seeds
 
-Needs matplotlib (extra `bench`).
+Lines are in the order of mean TTFT, the best first. Needs matplotlib (extra `bench`).
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,17 @@ import numpy.typing as npt
 from perf.routing.store import Store
 from perf.routing.tables import policies_in
 
-_WINDOWS = 60  # over the run
-_INCHES = (8.0, 5.0)
+_WINDOWS = 30  # over the run
+_INCHES = (10.0, 5.5)
 _DOTS_PER_INCH = 110
+_STYLES = ("-", "--", ":")  # colours repeat after ten
 
 Floats = npt.NDArray[np.float64]
+Rows = Sequence[dict[str, Any]]
+Draw = Callable[[Any, Store, Rows, list[str]], None]
 
 
-def write_plots(store: Store, rows: Sequence[dict[str, Any]]) -> list[Path]:
+def write_plots(store: Store, rows: Rows) -> list[Path]:
     """All plots; files that exist are replaced.
 
     Raises:
@@ -35,84 +38,90 @@ def write_plots(store: Store, rows: Sequence[dict[str, Any]]) -> list[Path]:
 
     mpl.use("Agg")
     written: list[Path] = []
+    drawings: dict[str, Draw] = {"cdf": _draw_cdf, "time": _draw_time, "share": _draw_shares}
     for cell in dict.fromkeys(row["cell"] for row in rows):
         of_cell = [row for row in rows if row["cell"] == cell]
         stem = re.sub(r"[^\w.+-]+", "_", cell)
-        for name, draw in (("cdf", _draw_cdf), ("time", _draw_time), ("share", _draw_share)):
-            written.append(_plot(store, of_cell, f"{stem}-{name}.png", cell, draw))
+        for name, draw in drawings.items():
+            path = store.directory / "plots" / f"{stem}-{name}.png"
+            _plot(path, cell, draw, store, of_cell)
+            written.append(path)
     return written
 
 
-def _plot(
-    store: Store, rows: Sequence[dict[str, Any]], file_name: str, title: str, draw: Any
-) -> Path:
+def best_first(rows: Rows) -> list[str]:
+    """Policies by mean TTFT over their runs."""
+    means = {
+        policy: np.mean([r["ttft_mean_s"] or np.inf for r in rows if r["policy"] == policy])
+        for policy in policies_in(rows)
+    }
+    return sorted(means, key=lambda policy: float(means[policy]))
+
+
+def _plot(path: Path, title: str, draw: Draw, store: Store, rows: Rows) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=_INCHES)
-    colours = pyplot.get_cmap("tab20")
-    for number, policy in enumerate(policies_in(rows)):
-        mine = [row for row in rows if row["policy"] == policy]
-        draw(axes, store, mine, policy, colours(number % 20), number, len(policies_in(rows)))
+    draw(axes, store, rows, best_first(rows))
     axes.set_title(title)
-    axes.grid(True, alpha=0.3)
-    axes.legend(fontsize="small", ncols=2)
-    path = store.directory / "plots" / file_name
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.tight_layout()
     figure.savefig(path, dpi=_DOTS_PER_INCH)
     pyplot.close(figure)
-    return path
 
 
-def _draw_cdf(
-    axes: Any, store: Store, rows: Sequence[dict[str, Any]], policy: str, colour: Any,
-    number: int, of: int,
-) -> None:  # fmt: skip
-    parts = [
-        ttft_s[arrived_s >= warmup_s] for arrived_s, ttft_s, warmup_s, _ in _samples(store, rows)
-    ]
-    if not parts:
-        return
-    ttft_s = np.sort(np.concatenate(parts))
-    axes.plot(ttft_s, np.arange(1, len(ttft_s) + 1) / len(ttft_s), label=policy, color=colour)
+def _draw_cdf(axes: Any, store: Store, rows: Rows, policies: list[str]) -> None:
+    for policy in policies:
+        parts = [
+            ttft_s[arrived_s >= warmup_s]
+            for arrived_s, ttft_s, warmup_s, _ in _samples(store, rows, policy)
+        ]
+        if parts:
+            ttft_s = np.sort(np.concatenate(parts))
+            shares = np.arange(1, len(ttft_s) + 1) / len(ttft_s)
+            axes.plot(ttft_s, shares, label=policy, **_style(rows, policy))
     axes.set_xscale("log")
     axes.set_xlabel("TTFT (s)")
     axes.set_ylabel("share of requests")
+    _finish(axes)
 
 
-def _draw_time(
-    axes: Any, store: Store, rows: Sequence[dict[str, Any]], policy: str, colour: Any,
-    number: int, of: int,
-) -> None:  # fmt: skip
-    curves = [
-        window_means(arrived_s, ttft_s, duration_s)
-        for arrived_s, ttft_s, _, duration_s in _samples(store, rows)
-    ]
-    if not curves:
-        return
-    stacked = np.ma.masked_invalid(np.stack(curves))  # [seeds, windows]
-    duration_s = next(d for *_, d in _samples(store, rows))
-    middles = (np.arange(_WINDOWS) + 0.5) * duration_s / _WINDOWS
-    axes.plot(middles, stacked.mean(axis=0), label=policy, color=colour)
+def _draw_time(axes: Any, store: Store, rows: Rows, policies: list[str]) -> None:
+    for policy in policies:
+        samples = _samples(store, rows, policy)
+        curves = [window_means(arrived_s, ttft_s, end_s) for arrived_s, ttft_s, _, end_s in samples]
+        if curves:
+            means = np.ma.masked_invalid(np.stack(curves)).mean(
+                axis=0
+            )  # [seeds, windows] -> [windows]
+            middles_s = (np.arange(_WINDOWS) + 0.5) * samples[0][3] / _WINDOWS
+            axes.plot(middles_s, means, label=policy, **_style(rows, policy))
     axes.set_yscale("log")
     axes.set_xlabel("arrival (s)")
     axes.set_ylabel("mean TTFT (s)")
+    _finish(axes)
 
 
-def _draw_share(
-    axes: Any, store: Store, rows: Sequence[dict[str, Any]], policy: str, colour: Any,
-    number: int, of: int,
-) -> None:  # fmt: skip
-    ids = sorted(
+def _draw_shares(axes: Any, store: Store, rows: Rows, policies: list[str]) -> None:
+    """A field per policy and engine, in percent."""
+    engines = sorted(
         {engine for row in rows for engine in row["per_engine_requests"]},
         key=lambda engine: int(engine.rpartition("-")[2]),
     )
-    shares = np.array([[row["per_engine_requests"].get(e, 0) for e in ids] for row in rows])
-    shares = shares / np.maximum(shares.sum(axis=1, keepdims=True), 1)
-    places = np.arange(len(ids)) + (number - (of - 1) / 2) * 0.8 / of
-    axes.bar(places, shares.mean(axis=0), width=0.8 / of, label=policy, color=colour)
-    axes.set_xticks(np.arange(len(ids)), ids, rotation=30)
-    axes.set_ylabel("share of requests")
+    percent = np.array([_shares(rows, policy, engines) for policy in policies]) * 100.0
+    axes.imshow(percent, cmap="Blues", aspect="auto", vmin=0.0, vmax=1.6 * percent.max())
+    axes.set_xticks(np.arange(len(engines)), engines, rotation=30)
+    axes.set_yticks(np.arange(len(policies)), policies, fontsize="small")
+    for (line, column), value in np.ndenumerate(percent):
+        axes.text(column, line, f"{value:.0f}", ha="center", va="center", fontsize="x-small")
+    axes.set_xlabel("requests per engine (% of the policy's)")
+
+
+def _shares(rows: Rows, policy: str, engines: Sequence[str]) -> Floats:
+    mine = [row["per_engine_requests"] for row in rows if row["policy"] == policy]
+    counts = np.array([[of_run.get(engine, 0) for engine in engines] for of_run in mine])
+    shares: Floats = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    return np.asarray(shares.mean(axis=0))
 
 
 def window_means(arrived_s: Floats, ttft_s: Floats, duration_s: float) -> Floats:
@@ -123,14 +132,23 @@ def window_means(arrived_s: Floats, ttft_s: Floats, duration_s: float) -> Floats
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
-def _samples(
-    store: Store, rows: Sequence[dict[str, Any]]
-) -> list[tuple[Floats, Floats, float, float]]:
-    """(arrivals, TTFTs, warm-up, duration) per row whose samples are there."""
+def _style(rows: Rows, policy: str) -> dict[str, Any]:
+    """The same in every plot of a run."""
+    number = policies_in(rows).index(policy)
+    return {"color": f"C{number % 10}", "linestyle": _STYLES[number // 10 % len(_STYLES)]}
+
+
+def _finish(axes: Any) -> None:
+    axes.grid(True, alpha=0.3)
+    axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def _samples(store: Store, rows: Rows, policy: str) -> list[tuple[Floats, Floats, float, float]]:
+    """(arrivals, TTFTs, warm-up, duration) of every run whose samples are there."""
     samples = []
     for row in rows:
         path = store.samples_path(row["cell"], row["policy"], row["seed"])
-        if path.is_file():
+        if row["policy"] == policy and path.is_file():
             with np.load(path) as file:
                 samples.append(
                     (

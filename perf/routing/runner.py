@@ -15,14 +15,18 @@ import multiprocessing
 import os
 import resource
 import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import sha256
 from itertools import islice
+from pathlib import Path
 from time import process_time
 from typing import Any, TypeVar
 
+import lodestar_router
 from perf.routing.catalog import make_policy
 from perf.routing.cells import Cell
 from perf.routing.knee import KneeCache, knee_key, measure
@@ -58,10 +62,15 @@ def run(
     knees: KneeCache,
     jobs: int,
     progress: Progress,
+    keep: bool = False,
 ) -> int:
-    """Make every row that is not there yet."""
-    commit = git_commit()
-    done = {(r["cell"], r["policy"], r["seed"], r.get("cell_hash")) for r in store.rows()}
+    """Make every row that is not there yet; `keep` counts rows of other code as there."""
+    origin = {"git_commit": git_commit(), "code_hash": code_hash()}
+    done = {
+        (r["cell"], r["policy"], r["seed"], r.get("cell_hash"))
+        for r in store.rows()
+        if keep or r.get("code_hash") == origin["code_hash"]
+    }
     missing = [
         (cell, policy, seed)
         for cell in cells
@@ -86,7 +95,7 @@ def run(
             Task(cell, policy, seed, knees.known(cell) if cell.needs_knee else None)
             for cell, policy, seed in missing
         ]
-        with_store = [_StoredTask(task, store, commit) for task in tasks]
+        with_store = [_StoredTask(task, store, origin) for task in tasks]
         for count, (stored, result) in enumerate(_each(pool, _perform, with_store, jobs), 1):
             store.append(result)
             task = stored.task
@@ -98,7 +107,7 @@ def run(
 class _StoredTask:
     task: Task
     store: Store
-    commit: str
+    origin: dict[str, str]
 
 
 def _perform(stored: _StoredTask) -> Row:
@@ -120,7 +129,7 @@ def _perform(stored: _StoredTask) -> Row:
         "policy": task.policy,
         "seed": seed,
         **row(cell, simulation),
-        "git_commit": stored.commit,
+        **stored.origin,
         "cell_hash": cell.fingerprint,
         "knee_requests_per_s": task.knee,
         "cpu_s": round(cpu_s, 3),
@@ -153,3 +162,21 @@ def git_commit() -> str:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     return head.stdout.strip() or "unknown"
+
+
+def code_hash() -> str:
+    """Eight hex digits that change with any module a run may load."""
+    loaded = {
+        Path(module.__file__)
+        for name, module in list(sys.modules.items())
+        if name.startswith(("lodestar_router.", "perf.routing.")) and module.__file__
+    }
+    lazy = {
+        path
+        for package in (Path(lodestar_router.__file__).parent / "learning", Path(__file__).parent)
+        for path in package.rglob("*.py")
+    }
+    digest = sha256()
+    for path in sorted(loaded | lazy):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:8]

@@ -4,8 +4,8 @@
     samples/*.npz      arrivals, TTFTs and engines of every request of a row
     run.json           command, commit and machine of the latest run
 
-A row counts as done if its cell has not changed since; a row of the same key that
-comes later replaces it. An interrupted run may leave half a line, which is skipped.
+A row of the same key that comes later replaces the earlier one. An interrupted run
+may leave half a line, which is skipped.
 """
 
 import json
