@@ -16,6 +16,7 @@ class Agenda:
         self.now_s = 0.0
         self._entries: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._entered = 0
+        self._stopped = False
 
     def clock(self) -> float:
         """The virtual time, for objects that take a clock."""
@@ -26,9 +27,13 @@ class Agenda:
         self._entered += 1
         heappush(self._entries, (due_s, self._entered, act, args))
 
-    def run(self, going: Callable[[], bool], until_s: float) -> None:
-        """Let things happen while `going` and there is anything due before `until_s`."""
+    def run(self, until_s: float) -> None:
+        """Let things happen until `stop`, or until nothing is due before `until_s`."""
         entries = self._entries
-        while entries and going() and entries[0][0] <= until_s:
+        while entries and not self._stopped and entries[0][0] <= until_s:
             self.now_s, _, act, args = heappop(entries)
             act(*args)
+
+    def stop(self) -> None:
+        """Leave `run` after what is happening now."""
+        self._stopped = True

@@ -6,9 +6,11 @@ Load reports are those of the stats plugin (at most one per 10 ms, one per 250 m
 while nothing happens), or those of a poll with a fixed period.
 
 In       requests that have reached the engine.
-Out      a callback at the end of every step; reports, each when it has arrived.
+Out      a callback at the end of every step; reports, when somebody is about to look:
+         that costs less than an entry on the agenda for each, and shows the same.
 """
 
+from collections import deque
 from collections.abc import Callable
 
 from lodestar_router.core.types import EngineId, EngineLoad
@@ -23,6 +25,7 @@ _PLUGIN_INTERVAL_S = 0.010
 _PLUGIN_HEARTBEAT_S = 0.250
 _PHASE = 0.618  # of the poll period from one engine to the next: polls are spread evenly
 
+_State = tuple[int, int, float]  # running, waiting, KV usage
 OnStep = Callable[["SimulatedEngine", StepResult], None]
 OnReport = Callable[[EngineId, EngineLoad], None]
 
@@ -77,7 +80,8 @@ class LoadReporter:
         self._on_report = on_report
         self._delay_s = delays.load_delay_s
         self._period_s = delays.load_period_s
-        self._state = (0, 0, 0.0)  # running, waiting, KV usage, as of the latest step
+        self._state: _State = (0, 0, 0.0)  # as of the latest step
+        self._on_their_way: deque[tuple[float, _State]] = deque()  # with when they arrive
         self._sent_at_s = 0.0
         self._held = False  # a report waits until the plugin's interval has passed
         self._stopped = False
@@ -123,14 +127,19 @@ class LoadReporter:
             self._agenda.at(self._agenda.now_s + period_s, self._poll, period_s)
 
     def _send(self) -> None:
-        agenda = self._agenda
-        self._sent_at_s = agenda.now_s
-        agenda.at(agenda.now_s + self._delay_s, self._arrive, self._state)
+        self._sent_at_s = self._agenda.now_s
+        self._on_their_way.append((self._sent_at_s + self._delay_s, self._state))
 
-    def _arrive(self, state: tuple[int, int, float]) -> None:
-        running, waiting, usage = state
+    def deliver(self) -> None:
+        """Hand over the newest report that has arrived; older ones would be overwritten."""
+        on_their_way, arrived = self._on_their_way, None
+        while on_their_way and on_their_way[0][0] <= self._agenda.now_s:
+            arrived = on_their_way.popleft()
+        if arrived is None:
+            return
+        arrived_at_s, (running, waiting, usage) = arrived
         load = EngineLoad(
-            observed_at_s=self._agenda.now_s,
+            observed_at_s=arrived_at_s,
             source="scheduler_stats" if self._period_s is None else "metrics",
             num_running_reqs=running,
             num_waiting_reqs=waiting,

@@ -75,6 +75,11 @@ class SimulatedFleet:
         self._reporters.append(reporter)
         return engine
 
+    def deliver_loads(self) -> None:
+        """Hand the router the load reports that have arrived by now."""
+        for reporter in self._reporters:
+            reporter.deliver()
+
     def slow(self, slow: Slow) -> None:
         """Change an engine's speed from its next step on."""
         engine = self.engines[slow.engine]

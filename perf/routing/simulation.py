@@ -45,7 +45,6 @@ class Simulation:
         self._agenda = Agenda()
         self._coming = len(plan)  # arrivals that are certain
         self._open: dict[str, Flight] = {}
-        self._stopped = False
         self.flights: list[Flight] = []
         self.trainer: VirtualTrainer | None = None
         if isinstance(policy, LodestarPolicy):
@@ -106,14 +105,11 @@ class Simulation:
             self._agenda.at(event.at_s, self._happen, event)
         if self._plan:
             self._agenda.at(self._plan[0].at_s, self._arrive_planned, 0)
-        self._agenda.run(self._going, self._cell.duration_s + DRAIN_S)
+            self._agenda.run(self._cell.duration_s + DRAIN_S)
 
     def stop(self) -> None:
         """Leave `run` after what is happening now."""
-        self._stopped = True
-
-    def _going(self) -> bool:
-        return (self._coming > 0 or bool(self._open)) and not self._stopped
+        self._agenda.stop()
 
     def _happen(self, event: Event) -> None:
         """Rates and workloads are in the plan already."""
@@ -142,6 +138,7 @@ class Simulation:
             self._decide(flight)
 
     def _decide(self, flight: Flight) -> None:
+        self.fleet.deliver_loads()
         try:
             decision = self.router.decide(flight)
         except NoCandidateError:
@@ -154,12 +151,13 @@ class Simulation:
         """The client has its answer; in a session it thinks, and asks again."""
         del self._open[flight.request_id]
         ask = flight.ask.then
-        if ask is None or flight.rejected:
-            return
-        next_s = self._agenda.now_s + ask.think_s
-        if next_s < self._cell.duration_s:
-            self._coming += 1
-            self._agenda.at(next_s, self._arrive, ask)
+        if ask is not None and not flight.rejected:
+            next_s = self._agenda.now_s + ask.think_s
+            if next_s < self._cell.duration_s:
+                self._coming += 1
+                self._agenda.at(next_s, self._arrive, ask)
+        if not self._open and not self._coming:
+            self._agenda.stop()
 
     def _offer(self, row: TrainingRow) -> None:
         if self.trainer is not None:
