@@ -6,10 +6,10 @@ PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -qq -c c
 VLLM_PYTHON := .build/vllm/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help venv vllm test lint unit test-vllm run run-vllm bench-vllm clean
+.PHONY: help venv vllm test lint unit test-vllm run run-vllm bench-vllm bench-routing clean
 
 help:  ## list the targets
-	@awk -F ':.*## *' '/^[a-z-]+:.*##/ { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## *' '/^[a-z-]+:.*##/ { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(VENV)/.installed  ## the project and its test tools in .venv
 
@@ -44,6 +44,14 @@ run-vllm: venv vllm  ## start two real vLLM engines and the router, send traffic
 
 bench-vllm: venv vllm  ## every policy on real vLLM engines, three runs each, about 40 minutes
 	$(BIN)/python -m perf.serving --vllm-python $(VLLM_PYTHON)
+
+bench-routing: $(VENV)/.bench  ## every policy in virtual time, plots included, within 15 minutes
+	$(BIN)/python -m perf.routing run perf/routing/cells/quick.yaml --policies $(or $(POLICIES),live) --seeds 3 --out .build/routing/quick
+	$(BIN)/python -m perf.routing report .build/routing/quick
+
+$(VENV)/.bench: $(VENV)/.installed
+	$(PIP_INSTALL) --no-build-isolation --use-pep517 -e '.[test,bench]'
+	@touch $@
 
 clean:  ## remove both environments, logs and caches
 	rm -rf $(VENV) .build build .mypy_cache .ruff_cache .pytest_cache *.egg-info
