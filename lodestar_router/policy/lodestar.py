@@ -1,10 +1,11 @@
-"""The learned policy: a physical base, a bounded learned residual, a fast correction.
+"""The learned policy: a physical base, a bounded learned residual, a price for others' delay.
 
-    predicted_i = base_i * exp(g_i + c_i)               cost_i = predicted_i, lowest wins
+    predicted_i = base_i * exp(g_i + c_i)       cost_i = predicted_i + price_i, lowest wins
 
     base_i   t0 + (pending + own uncached tokens) * s_per_token, rates of i's GPU kind
     g_i      residual of the served net, |g| <= 2.5; 0 without a trusted model
     c_i      the engine's recent log residual, |c| <= 4.5, within 1.5 of the fleet's
+    price_i  seconds by which the choice delays later requests: see congestion.py
 
 `c` stands outside the net and is measured against base * exp(g) alone (see
 residual_tracker.prediction_error), so the two never explain the same error: the
@@ -20,6 +21,7 @@ Out      a Decision that is also the training input: features, base_s, predicted
 Cost     about 0.1 ms for 16 candidates.
 """
 
+import math
 from collections.abc import Sequence
 from random import Random
 from typing import ClassVar
@@ -33,6 +35,7 @@ from lodestar_router.features.residual_tracker import clipped
 from lodestar_router.features.schema import SCHEMA_VERSION
 from lodestar_router.features.serving import PublishedModel
 from lodestar_router.policy.by_cost import reason_of
+from lodestar_router.policy.congestion import CongestionPrice
 
 # Closer than a prediction can tell apart: typical errors are tens of percent.
 NEAR_TIE_RATIO = 0.02
@@ -49,6 +52,7 @@ class LodestarPolicy:
         self._rng = rng
         self._model = model
         self._untaught = TtftRates()
+        self._congestion = CongestionPrice()
 
     @property
     def model(self) -> PublishedModel | None:
@@ -62,7 +66,8 @@ class LodestarPolicy:
     def choose(self, request: RoutedRequest, candidates: Sequence[Candidate]) -> Decision:
         """Choose, and keep everything that was looked at."""
         model = self._model
-        base_s = self._base_s(request, candidates, self._untaught if model is None else model.rates)
+        rates = self._untaught if model is None else model.rates
+        base_s = self._base_s(request, candidates, rates)
         features = encode(request, candidates, base_s)
         log_factor = np.array(
             [clipped(candidate.engine.log_residual) for candidate in candidates], dtype=np.float32
@@ -70,14 +75,25 @@ class LodestarPolicy:
         if model is not None and model.trusted:
             log_factor += model.residual(features)
         predicted_s = base_s * np.exp(log_factor)
-        costs: list[float] = predicted_s.tolist()
+        s_per_token = [
+            rates.of(c.engine.gpu).s_per_token * math.exp(clipped(c.engine.log_residual))
+            for c in candidates
+        ]
+        work_s = [
+            own_uncached_tokens(request, c) * s
+            for c, s in zip(candidates, s_per_token, strict=True)
+        ]
+        own_s: list[float] = predicted_s.tolist()
+        prices_s = self._congestion.prices_s(candidates, own_s, work_s, s_per_token, request.now_s)
+        costs = [own + price for own, price in zip(own_s, prices_s, strict=True)]
         chosen, equal = self._lowest(request, candidates, costs)
+        self._congestion.sent(candidates[chosen], work_s[chosen], request.now_s)
         return Decision(
             policy=self.name,
             candidates=tuple(candidates),
             chosen=chosen,
             costs=costs,
-            reason="tie" if equal > 1 else reason_of(candidates, chosen),
+            reason=_reason(candidates, chosen, equal, own_s),
             propensity=1.0 / equal,
             features=features,
             base_s=base_s,
@@ -108,3 +124,15 @@ class LodestarPolicy:
         fewest = min(uncached)
         equal = [index for index, own in zip(near, uncached, strict=True) if own == fewest]
         return self._rng.choice(equal), len(equal)
+
+
+def _reason(
+    candidates: Sequence[Candidate], chosen: int, equal: int, own_s: Sequence[float]
+) -> str:
+    """What decided; "price" if the request's own TTFT alone would have gone elsewhere."""
+    if equal > 1:
+        return "tie"
+    lowest = min(own_s)
+    if own_s[chosen] > max(lowest * (1.0 + NEAR_TIE_RATIO), lowest + NEAR_TIE_S):
+        return "price"
+    return reason_of(candidates, chosen)

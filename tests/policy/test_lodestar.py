@@ -113,9 +113,10 @@ def test_equal_engines_are_drawn_evenly() -> None:
 def test_a_near_tie_goes_to_the_engine_with_less_to_compute() -> None:
     holder = candidate("a", cached_prefix_tokens=160, inflight_prefill_tokens=162)
     others = [candidate(name) for name in "bcd"]
-    policy = LodestarPolicy(Random(0))
 
-    decisions = [policy.choose(request(), [*others, holder]) for _ in range(20)]
+    decisions = [
+        LodestarPolicy(Random(seed)).choose(request(), [*others, holder]) for seed in range(20)
+    ]
 
     assert {(d.chosen, d.propensity) for d in decisions} == {(3, 1.0)}
 
