@@ -42,7 +42,7 @@ run: venv  ## the router on an emulated fleet: traffic and a live table, then yo
 run-vllm: venv vllm  ## start two real vLLM engines and the router, send traffic, show what happened
 	$(BIN)/python -m perf.serving.demo --vllm-python $(VLLM_PYTHON)
 
-bench-vllm: venv vllm  ## every policy on real vLLM engines, three runs each, about 40 minutes
+bench-vllm: venv vllm  ## six policies on real vLLM engines, three runs each, about 40 minutes
 	$(BIN)/python -m perf.serving --vllm-python $(VLLM_PYTHON)
 
 bench-routing: $(VENV)/.bench  ## every policy in virtual time, plots included, within 15 minutes

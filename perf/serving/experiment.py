@@ -21,6 +21,12 @@ from tests.e2e.engines import VllmEngine
 from tests.e2e.router import RouterProcess, routed
 from tests.e2e.tiny_model import MODEL_NAME
 
+# Compared unless others are named: the learned policy, the heuristics to beat, and
+# what needs no knowledge at all.
+COMPARED = (
+    "roundrobin", "random", "least_request", "lmetric", "prefix_cache_and_load", "lodestar",
+)  # fmt: skip
+
 _SETTLE_S = 0.3  # for the last events and stats to reach the router
 _IDLE_TIMEOUT_S = 30.0
 

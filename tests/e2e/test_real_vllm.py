@@ -13,7 +13,7 @@ import pytest
 
 from lodestar_router.policy.registry import POLICIES
 from perf.serving.conversations import Chats, SharedPrefixCompletions
-from perf.serving.experiment import cool, measure
+from perf.serving.experiment import COMPARED, cool, measure
 from perf.serving.loads import WARM_UP, OwnLoad, loads
 from perf.serving.records import LoadResult
 from perf.serving.report import table
@@ -27,11 +27,8 @@ SEED = 1
 STATS_AGE_S = 5.0  # of a scheduler-stats report on an idle engine
 HIT_RATIO_GAIN = 0.1  # "well above": of prompt tokens, absolute
 
-# `vllm bench serve` takes ten seconds to start, so it is run under these; the others
-# are tried with our own client alone. `make bench-vllm` runs everything under all.
-BENCHED = (
-    "lodestar", "lmetric", "prefix_cache_and_load", "least_request", "roundrobin", "random",
-)  # fmt: skip
+# `vllm bench serve` takes ten seconds to start: policies that are not COMPARED are
+# tried with our own client alone.
 OWN_LOADS = ("chat", "completions")
 
 Serve = Callable[[str], Mapping[str, LoadResult]]
@@ -50,7 +47,7 @@ def serve(engines: list[VllmEngine], vllm_python: Path, workdir: Path) -> Iterat
                 served[policy] = {
                     name: measure(name, load, router, engines, seed=SEED)
                     for name, load in traffic.items()
-                    if policy in BENCHED or name in OWN_LOADS
+                    if policy in COMPARED or name in OWN_LOADS
                 }
         return served[policy]
 
