@@ -16,6 +16,7 @@ import platform
 import shlex
 import sys
 from pathlib import Path
+from threading import Timer
 from time import monotonic
 
 from lodestar_router.errors import ConfigError
@@ -29,6 +30,8 @@ from perf.routing.store import Store, read_rows
 from perf.routing.tables import default_reference, report_text
 from perf.routing.workloads.describe import describe
 
+INTERRUPTED = 130  # as a shell says it
+_LEAVE_S = 3.0
 _BAR = 24  # characters
 
 
@@ -41,8 +44,8 @@ def main(argv: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+        print("\ninterrupted; the same command goes on from here", file=sys.stderr, flush=True)
+        return INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -202,4 +205,10 @@ class _Progress:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    if code == INTERRUPTED:
+        # An interrupt while a worker starts can leave the pool's thread waiting for ever.
+        last_resort = Timer(_LEAVE_S, os._exit, (code,))
+        last_resort.daemon = True
+        last_resort.start()
+    sys.exit(code)

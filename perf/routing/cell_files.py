@@ -18,11 +18,12 @@ from typing import Any
 
 import yaml
 
-from lodestar_router.emulator.build import DEFAULT_MODEL, build_engine
+from lodestar_router.emulator.build import DEFAULT_MODEL
 from lodestar_router.emulator.config import SchedulerKind
 from lodestar_router.errors import ConfigError
 from perf.routing.cells import Cell, Delays, EngineGroup, Event, Slow
 from perf.routing.fields import Fields
+from perf.routing.profile_changes import CHANGES
 from perf.routing.workloads.parsing import parse_workload
 
 _SCHEDULERS = {
@@ -122,13 +123,22 @@ def _group(value: object, where: str) -> EngineGroup:
         kv_blocks=_optional_count(fields, "kv_blocks", low=2),
         eager=fields.flag("eager", default=False),
         slowdown=fields.number("slowdown", default=1.0, above=0.0),
+        profile=_profile(fields.raw("profile", default={}), f"{where}: profile"),
     )
     fields.close()
     try:
-        build_engine(group.settings(kv_events=False))
+        group.build(kv_events=False)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
     return group
+
+
+def _profile(value: object, where: str) -> tuple[tuple[str, float], ...]:
+    fields = Fields(value, where)
+    given = [name for name in CHANGES if fields.has(name)]
+    changes = tuple((name, fields.number(name, low=0.0)) for name in given)
+    fields.close(CHANGES)
+    return changes
 
 
 def _event(

@@ -11,7 +11,9 @@ from hashlib import sha256
 
 from lodestar_router.emulator.build import DEFAULT_MODEL, EngineSettings
 from lodestar_router.emulator.config import SchedulerKind
+from lodestar_router.emulator.engine_model import EngineModel
 from lodestar_router.errors import ConfigError
+from perf.routing.profile_changes import build_changed
 from perf.routing.workloads.base import Workload
 
 
@@ -30,10 +32,15 @@ class EngineGroup:
     kv_blocks: int | None = None
     eager: bool = False
     slowdown: float = 1.0
+    profile: tuple[tuple[str, float], ...] = ()  # see profile_changes.py
 
-    def settings(self, *, kv_events: bool) -> EngineSettings:
-        """For build_engine."""
-        return EngineSettings(
+    def build(self, *, kv_events: bool) -> EngineModel:
+        """One empty engine of the group.
+
+        Raises:
+            ConfigError: there is no such GPU or model, or the limits contradict each other.
+        """
+        settings = EngineSettings(
             gpu=self.gpu,
             model=self.model,
             scheduler=self.scheduler,
@@ -46,6 +53,7 @@ class EngineGroup:
             slowdown=self.slowdown,
             kv_events=kv_events,
         )
+        return build_changed(settings, dict(self.profile))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

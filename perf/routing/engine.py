@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Callable
 
 from lodestar_router.core.types import EngineId, EngineLoad
-from lodestar_router.emulator.build import build_engine
 from lodestar_router.emulator.engine_model import EngineModel, StepResult
 from perf.routing.agenda import Agenda
 from perf.routing.cells import Delays, EngineGroup
@@ -39,7 +38,7 @@ class SimulatedEngine:
         self.number = number
         self.engine_id = EngineId(f"{group.gpu}-{number}")
         self.group = group
-        self.model: EngineModel = build_engine(group.settings(kv_events=kv_events))
+        self.model: EngineModel = group.build(kv_events=kv_events)
         self.flights: dict[str, Flight] = {}  # in the engine, by request id
         self.step: StepResult | None = None  # under way
         self.steps = self.preemptions = 0

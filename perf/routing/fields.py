@@ -5,7 +5,7 @@ Out      checked values.
 Errors   ConfigError that names the place, the field and what would be right.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf, isfinite
 from typing import Any, TypeVar
 
@@ -110,12 +110,12 @@ class Fields:
             raise self.wrong(name, value, "a list")
         return [read(entry, f"{self.where}: {name}[{i}]") for i, entry in enumerate(value)]
 
-    def close(self) -> None:
-        """Refuse what is left."""
+    def close(self, known: Iterable[str] = ()) -> None:
+        """Refuse what is left; `known` names fields that were not asked for, for the message."""
         if self._values:
             strange = ", ".join(f"'{name}'" for name in self._values)
-            known = ", ".join(dict.fromkeys(self._asked))
-            raise ConfigError(f"{self.where}: unknown {strange}; known: {known}")
+            right = ", ".join(dict.fromkeys([*self._asked, *known]))
+            raise ConfigError(f"{self.where}: unknown {strange}; known: {right}")
 
     def wrong(self, name: str, value: object, wanted: str) -> ConfigError:
         """The error for a value that is not what it should be."""

@@ -29,7 +29,6 @@ from pathlib import Path
 
 import numpy as np
 
-from lodestar_router.emulator.build import build_engine
 from lodestar_router.emulator.profiles import load_profile
 from lodestar_router.emulator.sequence import EmulatedRequest
 from lodestar_router.errors import ConfigError, RequestError
@@ -147,7 +146,7 @@ def _alone(group: EngineGroup, workload: Workload) -> float:
 
 def saturated(group: EngineGroup, asks: Sequence[Ask]) -> float:
     """Requests/s of one engine with all of `asks` in its queue, until the last has ended."""
-    engine = build_engine(group.settings(kv_events=False))
+    engine = group.build(kv_events=False)
     added = 0
     for ask in asks:
         request = EmulatedRequest(

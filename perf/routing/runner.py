@@ -14,6 +14,7 @@ import gc
 import multiprocessing
 import os
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -82,7 +83,8 @@ def run(
         os.environ.setdefault(name, "1")
     # Spawned, not forked: a fork would inherit threads' locks and the parent's BLAS settings.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_ignore_interrupts)
+    try:
         unknown = {
             knee_key(cell): cell
             for cell, _, _ in missing
@@ -100,7 +102,19 @@ def run(
             store.append(result)
             task = stored.task
             progress(f"{task.cell.name} {task.policy} {task.seed}", count, len(tasks))
+    except BaseException:
+        # Workers may be minutes from the end of a run that nobody wants any more.
+        for worker in multiprocessing.active_children():
+            worker.terminate()
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
     return len(missing)
+
+
+def _ignore_interrupts() -> None:
+    """Ctrl-C reaches workers too; what ends them is the command."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @dataclass(frozen=True, slots=True)

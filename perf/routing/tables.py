@@ -6,6 +6,7 @@ than the reference.
 """
 
 from collections.abc import Sequence
+from math import inf
 from typing import Any
 
 from perf.routing.statistics import geometric_mean, paired_ratio
@@ -47,7 +48,7 @@ def default_reference(rows: Rows) -> str:
 
 def _cell_table(rows: Rows, reference: str) -> str:
     lines = [_line(rows, policy, reference) for policy in policies_in(rows)]
-    lines.sort(key=lambda line: float(line[2]) if line[2] != "-" else float("inf"))
+    lines.sort(key=lambda line: inf if line[2] == "-" else float(line[2]))
     return grid([_HEADINGS, *lines])
 
 
@@ -82,7 +83,7 @@ def _overall(rows: Rows, reference: str) -> str:
         best = sum(policy == _best(rows, cell) for cell in {row["cell"] for row in rows})
         lines.append((policy, *(str(ratio or "-") for ratio in ratios), str(best)))
     headings = ("policy", "mean", "P50", "P90", "P99", "e2e mean", "best in cells")
-    lines.sort(key=lambda line: line[1])
+    lines.sort(key=lambda line: inf if line[1] == "-" else float(line[1].split()[0]))
     return grid([headings, *lines])
 
 

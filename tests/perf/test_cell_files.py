@@ -122,6 +122,11 @@ def test_defaults_hold_for_cells_that_do_not_differ() -> None:
             "no engine 2 to slow",
             id="no-such-engine",
         ),
+        pytest.param(
+            {"engines": [{"gpu": "A30", "profile": {"speed": 2}}]},
+            "unknown 'speed'; known: gemm_eff_c",
+            id="profile",
+        ),
         pytest.param({"delays": {"load_delay_s": "1"}}, "'load_delay_s' is '1'", id="delay"),
     ],
 )

@@ -199,6 +199,25 @@ def test_a_slowed_engine_is_slower_by_the_factor() -> None:
     assert after.ttft_s == pytest.approx(3.0 * before.ttft_s)
 
 
+@pytest.mark.parametrize(
+    ("change", "slower"),
+    [
+        pytest.param(("gemm_eff_c", 0.3), True, id="gemm"),
+        pytest.param(("attention_prefill_eff_c", 0.1), True, id="attention"),
+        pytest.param(("host_step_s", 0.01), True, id="host"),
+        pytest.param(("mix", 3.0), False, id="mix-without-decodes"),
+    ],
+)
+def test_a_changed_profile_changes_step_times(change: tuple[str, float], slower: bool) -> None:
+    changed = (EngineGroup(gpu="A30", profile=(change,)),)
+
+    (plain,), (other,) = (
+        run_plan(cell(engines=engines), asks_at(0.0)).flights for engines in (ONE_ENGINE, changed)
+    )
+
+    assert (other.ttft_s > plain.ttft_s) is slower
+
+
 def test_labels_come_at_the_first_token_and_at_the_end() -> None:
     class Labels(Watcher):
         def __init__(self) -> None:
