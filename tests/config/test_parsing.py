@@ -13,6 +13,25 @@ from tests.config.files import Write
 
 ENGINES = ["--engines", "http://a:8000"]
 
+EVERY_SETTING = {
+    "allow-mixed-models": "true",
+    "host": "127.0.0.1",
+    "port": "9000",
+    "max-body-mib": "8",
+    "retries": "3",
+    "connect-timeout": "1.5",
+    "first-byte-timeout": "2",
+    "idle-timeout": "3",
+    "total-timeout": "4",
+    "routing-logic": "lmetric",
+    "tokenizer": "llama=models/llama",
+    "seed": "7",
+    "metrics-interval": "1",
+    "no-kv-events": "true",
+    "no-trainer": "true",
+    "log-level": "debug",
+}
+
 
 def test_engines_alone_are_enough() -> None:
     config = parse(["--engines", "http://a:8000", "http://b:8000"], {})
