@@ -84,3 +84,8 @@ async def until(condition: Callable[[], bool], limit_s: float = 10.0) -> None:
 def cached(answer: Any) -> int:
     """The cached tokens that an answer reports."""
     return int(answer["usage"]["prompt_tokens_details"]["cached_tokens"])
+
+
+def block_numbers(first: int, count: int) -> list[int]:
+    """Token ids that no other prompt of the test has."""
+    return [1000 + (first * 7919 + k) % 5000 for k in range(count)]
