@@ -189,6 +189,8 @@ class _Progress:
         self._live = sys.stderr.isatty()
 
     def __call__(self, what: str, done: int, of: int) -> None:
+        if not done:
+            self._started_s = monotonic()  # measuring knees says nothing of how long runs take
         elapsed_s = monotonic() - self._started_s
         left = f"{elapsed_s / done * (of - done):.0f} s left" if done else ""
         filled = _BAR * done // max(of, 1)
