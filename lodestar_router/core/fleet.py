@@ -199,6 +199,15 @@ class Fleet:
         state.dispatched_total += 1
         return Ticket(state, prompt_tokens, uncached_tokens)
 
+    def card(self, model: str) -> ModelCard | None:
+        """The card that `models` has of a model; None if no engine that is up serves it."""
+        for state in self._states.values():
+            if state.up:
+                for card in state.cards:
+                    if card["id"] == model:
+                        return card
+        return None
+
     def models(self) -> list[ModelCard]:
         """Cards of all models of engines that are up; the first engine's card wins."""
         cards: dict[str, ModelCard] = {}

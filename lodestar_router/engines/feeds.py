@@ -7,6 +7,7 @@ endpoints themselves change is it replaced.
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -131,16 +132,11 @@ class EngineFeeds:
                     "dp_rank": source.dp_rank,
                     "endpoint": source.endpoint,
                     "replay": source.replay_endpoint,
-                    **_public(subscriber.counters),
+                    **asdict(subscriber.counters),
                 }
                 for source, (subscriber, _) in self._kv.items()
             ],
             "scheduler_stats": None
             if self._stats is None
-            else {"endpoints": self._stats.endpoints, **_public(self._stats.counters)},
+            else {"endpoints": self._stats.endpoints, **asdict(self._stats.counters)},
         }
-
-
-def _public(counters: object) -> dict[str, int]:
-    """A counters object as a dict."""
-    return {name: getattr(counters, name) for name in counters.__dataclass_fields__}  # type: ignore[attr-defined]

@@ -69,15 +69,14 @@ class LodestarPolicy:
         rates = self._untaught if model is None else model.rates
         base_s = self._base_s(request, candidates, rates)
         features = encode(request, candidates, base_s)
-        log_factor = np.array(
-            [clipped(candidate.engine.log_residual) for candidate in candidates], dtype=np.float32
-        )
+        corrections = [clipped(candidate.engine.log_residual) for candidate in candidates]
+        log_factor = np.array(corrections, dtype=np.float32)
         if model is not None and model.trusted:
             log_factor += model.residual(features)
         predicted_s = base_s * np.exp(log_factor)
         s_per_token = [
-            rates.of(c.engine.gpu).s_per_token * math.exp(clipped(c.engine.log_residual))
-            for c in candidates
+            rates.of(c.engine.gpu).s_per_token * math.exp(correction)
+            for c, correction in zip(candidates, corrections, strict=True)
         ]
         work_s = [
             own_uncached_tokens(request, c) * s

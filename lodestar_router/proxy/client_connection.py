@@ -17,7 +17,7 @@ from typing import Protocol, cast
 import httptools
 
 from lodestar_router.errors import RequestError, TooLargeError
-from lodestar_router.proxy.messages import Header, Request, error_response, response
+from lodestar_router.proxy.messages import Header, Request, error_body, error_response, response
 from lodestar_router.tasks import spawn
 
 
@@ -249,6 +249,11 @@ class ClientConnection(asyncio.Protocol):
     ) -> None:
         """Send a whole response of the router's own."""
         self.write(response(status, body, content_type=content_type, headers=headers))
+
+    def send_method_not_allowed(self, allowed: bytes) -> None:
+        """Send the 405 of an endpoint that takes another method."""
+        body = error_body(405, "method not allowed", "method_not_allowed")
+        self.send(405, body, headers=((b"allow", allowed),))
 
     def relay_from(self, source: Pausable | None) -> None:
         """Name the engine connection to slow down when this client is slow."""

@@ -9,7 +9,7 @@ import msgspec
 from lodestar_router import __version__
 from lodestar_router.core.fleet import Fleet
 from lodestar_router.proxy.client_connection import ClientConnection
-from lodestar_router.proxy.messages import Request, error_body
+from lodestar_router.proxy.messages import Request
 from lodestar_router.proxy.metrics import Metrics
 
 Describe = Callable[[], Any]
@@ -54,11 +54,7 @@ class ControlHandler:
     def __call__(self, request: Request, client: ClientConnection) -> None:
         """Answer one request."""
         if request.method != b"GET":
-            client.send(
-                405,
-                error_body(405, "method not allowed", "method_not_allowed"),
-                headers=((b"allow", b"GET"),),
-            )
+            client.send_method_not_allowed(b"GET")
         elif request.path == "/metrics":
             client.send(200, self._metrics.exposition(), content_type=Metrics.content_type)
         else:

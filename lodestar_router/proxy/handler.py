@@ -9,7 +9,6 @@ import logging
 import re
 import uuid
 from collections.abc import Callable
-from typing import Any
 
 from lodestar_router.core.blocks import Prompt
 from lodestar_router.core.fleet import Fleet
@@ -128,7 +127,7 @@ class RouteHandler:
 
     def _lora_name(self, model: str) -> str | None:
         """The adapter's name if the model is one: its card names a parent."""
-        card: Any = next((card for card in self._fleet.models() if card["id"] == model), None)
+        card = self._fleet.card(model)
         return model if card is not None and card.get("parent") else None
 
 

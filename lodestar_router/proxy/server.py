@@ -62,11 +62,7 @@ class Server:
             if request.method == b"POST":
                 await self._routes(request, client)
             else:
-                client.send(
-                    405,
-                    error_body(405, "method not allowed", "method_not_allowed"),
-                    headers=((b"allow", b"POST"),),
-                )
+                client.send_method_not_allowed(b"POST")
         elif self._control.serves(request.path):
             self._control(request, client)
         else:

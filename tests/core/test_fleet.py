@@ -122,3 +122,12 @@ def test_models_are_the_union_and_keep_all_fields() -> None:
     fleet.mark_up(B, [{"id": "tiny", "x": 2}, {"id": "big", "max_model_len": 5}], 2.0)
 
     assert fleet.models() == [{"id": "tiny"}, {"id": "big", "max_model_len": 5}]
+
+
+def test_card_is_the_one_that_models_shows() -> None:
+    fleet = fleet_of(A, B)
+    fleet.mark_up(B, [{"id": "tiny", "x": 2}, {"id": "big", "parent": "tiny"}], 2.0)
+
+    assert [fleet.card(card["id"]) for card in fleet.models()] == fleet.models()
+    fleet.mark_down(B, "gone", 3.0)
+    assert fleet.card("big") is None
