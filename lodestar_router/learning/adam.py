@@ -1,4 +1,4 @@
-"""Adam with decoupled weight decay, for a net of a few thousand weights.
+"""Adam with decoupled weight decay, for one vector of weights.
 
     m = b1 m + (1 - b1) g        v = b2 v + (1 - b2) g^2
     w = w (1 - lr decay) - lr m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps)
@@ -10,41 +10,31 @@ used here.
 Source   Kingma and Ba 2015, algorithm 1; Loshchilov and Hutter 2019, algorithm 2.
 """
 
-from collections.abc import Iterable
-
 import torch
+from torch import Tensor
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 
 
 class Adam:
-    """Moments of the gradients of some parameters, and the step they give."""
+    """Moments of the gradients of a vector of weights, and the step they give."""
 
-    def __init__(
-        self, parameters: Iterable[torch.nn.Parameter], *, rate: float, decay: float
-    ) -> None:
-        self._parameters = list(parameters)
-        self._means = [torch.zeros_like(p) for p in self._parameters]
-        self._squares = [torch.zeros_like(p) for p in self._parameters]
+    def __init__(self, weights: Tensor, *, rate: float, decay: float) -> None:
+        self._weights = weights
+        self._mean = torch.zeros_like(weights)
+        self._square = torch.zeros_like(weights)
+        self._spread = torch.empty_like(weights)
         self._rate = rate
-        self._decay = decay
+        self._keep = 1.0 - rate * decay
         self._steps = 0
 
-    def step(self) -> None:
-        """Move the parameters against their gradients, and clear those."""
+    def step(self, gradient: Tensor) -> None:
+        """Move the weights against the gradient."""
         self._steps += 1
         mean_scale = 1.0 - _BETA1**self._steps
         square_scale = 1.0 - _BETA2**self._steps
-        with torch.no_grad():
-            for parameter, mean, square in zip(
-                self._parameters, self._means, self._squares, strict=True
-            ):
-                gradient = parameter.grad
-                if gradient is None:
-                    continue
-                mean.lerp_(gradient, 1.0 - _BETA1)
-                square.lerp_(gradient.square(), 1.0 - _BETA2)
-                parameter.mul_(1.0 - self._rate * self._decay)
-                spread = (square / square_scale).sqrt_().add_(_EPSILON)
-                parameter.addcdiv_(mean, spread, value=-self._rate / mean_scale)
-                parameter.grad = None
+        self._mean.lerp_(gradient, 1.0 - _BETA1)
+        self._square.mul_(_BETA2).addcmul_(gradient, gradient, value=1.0 - _BETA2)
+        torch.sqrt(self._square, out=self._spread).mul_(square_scale**-0.5).add_(_EPSILON)
+        self._weights.mul_(self._keep)
+        self._weights.addcdiv_(self._mean, self._spread, value=-self._rate / mean_scale)

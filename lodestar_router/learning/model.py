@@ -1,6 +1,10 @@
-"""The residual net, shared by all engines.
+"""The residual net, shared by all engines, as one vector of weights.
 
-    x [rows, features] -> ReLU(64) -> ReLU(32) -> 1;   g = 2.5 * tanh(.)   [rows]
+    x [features, rows] -> ReLU(64) -> ReLU(32) -> 1;   g = 2.5 * tanh(.)   [rows]
+
+Every layer is a matrix [outputs, inputs + 1] whose last column is the bias; it meets
+inputs under which a row of ones stands. All are views into one vector, so that a
+gradient, a norm or an optimiser's step is one operation and not one per layer.
 
 The last layer starts at zero, so an untrained net leaves the base as it is.
 No dropout: serving and training compute the same function.
@@ -9,7 +13,6 @@ No dropout: serving and training compute the same function.
 from collections.abc import Sequence
 from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,50 +21,47 @@ from lodestar_router.features.serving import MAX_RESIDUAL, Layer
 HIDDEN = (64, 32)
 
 
-class ResidualNet(nn.Module):
+class ResidualNet:
     """The torch twin of PublishedModel.residual, after standardising."""
 
     def __init__(self, num_features: int, generator: torch.Generator) -> None:
-        super().__init__()
-        sizes = (num_features, *HIDDEN, 1)
-        self.linears = nn.ModuleList(
-            nn.Linear(inputs, outputs) for inputs, outputs in pairwise(sizes)
-        )
-        for linear in self.linears[:-1]:
-            assert isinstance(linear, nn.Linear)
-            nn.init.xavier_uniform_(linear.weight, generator=generator)
-            nn.init.zeros_(linear.bias)
-        last = self.linears[-1]
-        assert isinstance(last, nn.Linear)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        self._sizes = (num_features, *HIDDEN, 1)
+        count = sum((inputs + 1) * outputs for inputs, outputs in pairwise(self._sizes))
+        self.weights = torch.zeros(count)
+        self.layers = self.as_layers(self.weights)
+        for layer in self.layers[:-1]:
+            drawn = torch.empty(layer.shape[0], layer.shape[1] - 1)
+            layer[:, :-1] = nn.init.xavier_uniform_(drawn, generator=generator)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def as_layers(self, vector: Tensor) -> tuple[Tensor, ...]:
+        """Views of a vector shaped as `weights`, [outputs, inputs + 1] each."""
+        layers, start = [], 0
+        for inputs, outputs in pairwise(self._sizes):
+            end = start + (inputs + 1) * outputs
+            layers.append(vector[start:end].view(outputs, inputs + 1))
+            start = end
+        return tuple(layers)
+
+    def residual(self, x: Tensor) -> Tensor:
         """Standardised x [rows, features] -> g [rows]."""
-        *hidden, last = self.linears
-        for linear in hidden:
-            x = torch.relu(linear(x))  # [rows, 64], then [rows, 32]
-        g: Tensor = MAX_RESIDUAL * torch.tanh(last(x).squeeze(1))  # [rows, 1] -> [rows]
+        *hidden, last = self.layers
+        activation = x.T  # [features, rows]
+        for layer in hidden:
+            activation = torch.relu(layer[:, :-1] @ activation + layer[:, -1:])
+        g: Tensor = MAX_RESIDUAL * torch.tanh(last[0, :-1] @ activation + last[0, -1])
         return g
 
     def export(self) -> tuple[Layer, ...]:
         """Copies of the weights as the router serves them, [inputs, outputs]."""
         return tuple(
-            (
-                np.ascontiguousarray(linear.weight.detach().numpy().T, dtype=np.float32).copy(),
-                linear.bias.detach().numpy().astype(np.float32),
-            )
-            for linear in self.linears
-            if isinstance(linear, nn.Linear)
+            (layer[:, :-1].numpy().T.copy(), layer[:, -1].numpy().copy()) for layer in self.layers
         )
 
     def load(self, layers: Sequence[Layer]) -> None:
         """Take over exported weights; ValueError if they are of another shape."""
-        state = {}
-        for number, (weight, bias) in enumerate(layers):
-            state[f"linears.{number}.weight"] = torch.from_numpy(weight.T.copy())
-            state[f"linears.{number}.bias"] = torch.from_numpy(bias.copy())
-        try:
-            self.load_state_dict(state)
-        except RuntimeError as error:
-            raise ValueError("the weights are of a net of another shape") from error
+        wanted = [(layer.shape[1] - 1, layer.shape[0]) for layer in self.layers]
+        if [weight.shape for weight, _ in layers] != wanted:
+            raise ValueError("the weights are of a net of another shape")
+        for layer, (weight, bias) in zip(self.layers, layers, strict=True):
+            layer[:, :-1] = torch.from_numpy(weight.T.copy())
+            layer[:, -1] = torch.from_numpy(bias.copy())

@@ -4,20 +4,18 @@ The window follows the fleet as it is; the reservoir keeps rare load levels from
 being forgotten while traffic is calm. A row that leaves the window enters the
 reservoir with the probability that keeps it a uniform sample (Vitter 1985,
 algorithm R). Memory is bounded by the two capacities.
+
+Rows live in a RowTable and are known by their slots in it, so a round gathers what
+it needs without building anything again.
 """
 
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
 from random import Random
 
 import numpy as np
-import numpy.typing as npt
 
-from lodestar_router.core.types import FloatMatrix, FloatVector
-from lodestar_router.features.rates import TtftRates
 from lodestar_router.features.row import TrainingRow
-from lodestar_router.features.schema import LOG_BASE, NUM_FEATURES
+from lodestar_router.learning.rows import RowBatch, RowTable, Slots
 
 WINDOW_ROWS = 4096
 RESERVOIR_ROWS = 4096
@@ -30,9 +28,12 @@ class ReplayBuffer:
         self, rng: Random, window_rows: int = WINDOW_ROWS, reservoir_rows: int = RESERVOIR_ROWS
     ) -> None:
         self._rng = rng
-        self._window: deque[TrainingRow] = deque()
+        capacity = window_rows + reservoir_rows + 1  # a row enters before another leaves
+        self._table = RowTable(capacity)
+        self._free = list(range(capacity))
+        self._window: deque[int] = deque()
         self._window_rows = window_rows
-        self._reservoir: list[TrainingRow] = []
+        self._reservoir: list[int] = []
         self._reservoir_rows = reservoir_rows
         self._left_window = 0
 
@@ -41,56 +42,29 @@ class ReplayBuffer:
 
     def add(self, row: TrainingRow) -> None:
         """Remember a row, perhaps in place of another."""
-        self._window.append(row)
+        slot = self._free.pop()
+        self._table.put(slot, row)
+        self._window.append(slot)
         if len(self._window) <= self._window_rows:
             return
         leaving = self._window.popleft()
         self._left_window += 1
         if len(self._reservoir) < self._reservoir_rows:
             self._reservoir.append(leaving)
-        elif (slot := self._rng.randrange(self._left_window)) < self._reservoir_rows:
-            self._reservoir[slot] = leaving
+        elif (place := self._rng.randrange(self._left_window)) < self._reservoir_rows:
+            self._free.append(self._reservoir[place])
+            self._reservoir[place] = leaving
+        else:
+            self._free.append(leaving)
 
-    def recent(self) -> list[TrainingRow]:
-        """The window, oldest first."""
-        return list(self._window)
+    def recent(self) -> Slots:
+        """The window's labelled rows, oldest first."""
+        return self._table.labelled(np.array(self._window, dtype=np.intp))
 
-    def older(self) -> list[TrainingRow]:
-        """The sample of everything that left the window."""
-        return list(self._reservoir)
+    def older(self) -> Slots:
+        """The labelled rows of the sample of everything that left the window."""
+        return self._table.labelled(np.array(self._reservoir, dtype=np.intp))
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RowBatch:
-    """Rows as arrays, all of one length."""
-
-    features: FloatMatrix  # [rows, features]
-    work_tokens: npt.NDArray[np.float64]  # [rows]
-    ttft_s: npt.NDArray[np.float64]  # [rows]
-    gpus: tuple[str, ...]
-
-    @classmethod
-    def of(cls, rows: Sequence[TrainingRow]) -> "RowBatch":
-        """Stack rows."""
-        features = np.zeros((len(rows), NUM_FEATURES), dtype=np.float32)
-        for index, row in enumerate(rows):
-            features[index] = row.features
-        return cls(
-            features,
-            np.array([row.work_tokens for row in rows], dtype=np.float64),
-            np.array([row.ttft_s for row in rows], dtype=np.float64),
-            tuple(row.gpu for row in rows),
-        )
-
-    def under(self, rates: TtftRates) -> tuple[FloatMatrix, FloatVector]:
-        """(features, ln(ttft / base)) as they are if `rates` are the served ones.
-
-        Only log_base depends on the rates; every other column stays as it was scored.
-        """
-        by_row = [rates.of(gpu) for gpu in self.gpus]
-        t0_s = np.array([rate.t0_s for rate in by_row])
-        s_per_token = np.array([rate.s_per_token for rate in by_row])
-        log_base = np.log(t0_s + self.work_tokens * s_per_token)
-        features = self.features.copy()
-        features[:, LOG_BASE] = log_base
-        return features, (np.log(self.ttft_s) - log_base).astype(np.float32)
+    def take(self, slots: Slots) -> RowBatch:
+        """The rows in these slots, in this order."""
+        return self._table.take(slots)

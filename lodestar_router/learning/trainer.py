@@ -27,27 +27,19 @@ from random import Random
 
 import numpy as np
 import torch
-from torch import nn
 
-from lodestar_router.core.types import FloatMatrix, FloatVector
 from lodestar_router.features.rates import TtftRates
 from lodestar_router.features.row import TrainingRow
 from lodestar_router.features.scaling import RunningMoments, Scaler
 from lodestar_router.features.schema import LOG_BASE, NUM_FEATURES, SCHEMA_VERSION
-from lodestar_router.features.serving import MAX_RESIDUAL, PublishedModel
-from lodestar_router.learning.adam import Adam
-from lodestar_router.learning.model import ResidualNet
+from lodestar_router.features.serving import PublishedModel
+from lodestar_router.learning.fit import ResidualFit
 from lodestar_router.learning.rates import fit_rates
-from lodestar_router.learning.replay import ReplayBuffer, RowBatch
+from lodestar_router.learning.replay import ReplayBuffer
+from lodestar_router.learning.rows import RowBatch
 
 MIN_ROWS = 64  # fewer say little even about two rates
 _HOLDOUT_SHARE, _HOLDOUT_MIN, _HOLDOUT_MAX = 0.2, 16, 512  # newest rows, not fitted
-_BATCH_ROWS = 256
-_EPOCHS, _STEPS_MIN, _STEPS_MAX = 4, 64, 256
-_LEARNING_RATE, _WEIGHT_DECAY, _GRADIENT_NORM = 2e-3, 1e-3, 1.0
-_HUBER = 0.5  # ln: a factor of 1.6; beyond it a row pulls with constant force
-# tanh reaches its bound nowhere: labels beyond this would only drive weights up.
-_MAX_TARGET = 0.96 * MAX_RESIDUAL
 _LIVE_ROWS = 512
 _REFUSALS_BEFORE_RESTART = 8  # rounds; a net that has gone astray goes back
 _RESUMED_ROWS = 1000.0  # weight of a loaded scaler against new rows
@@ -72,7 +64,7 @@ class TrainReport:
 
 
 class Trainer:
-    """The one owner of the torch net; see the module for its rule."""
+    """Learns and decides what is served; see the module for its rule."""
 
     def __init__(
         self,
@@ -84,21 +76,26 @@ class Trainer:
         torch.set_num_threads(1)  # the router and the engines need the other cores
         self._clock = clock
         self._budget_s = budget_s
-        self._generator = torch.Generator().manual_seed(seed)
         self._replay = ReplayBuffer(Random(seed))
         self._live: deque[tuple[float, float]] = deque(maxlen=_LIVE_ROWS)
-        self._new: list[TrainingRow] = []
+        self._new_rows = 0
         self._ignored_rows = 0
         self._served = model
         self._moments = RunningMoments(NUM_FEATURES)
-        self._restart_net()
+        self._refusals = 0
+        self._fit = ResidualFit(torch.Generator().manual_seed(seed), self._trusted)
         if model is not None:
             self._moments = RunningMoments.resume(model.scaler, _RESUMED_ROWS)
 
     @property
+    def _trusted(self) -> PublishedModel | None:
+        """The served model, if its residual is in use."""
+        return self._served if self._served is not None and self._served.trusted else None
+
+    @property
     def new_rows(self) -> int:
         """Usable rows since the last round."""
-        return len(self._new)
+        return self._new_rows
 
     def add(self, row: TrainingRow) -> None:
         """Note how well the row was predicted, then remember it."""
@@ -111,7 +108,7 @@ class Trainer:
         self._replay.add(row)
         if row.censored:
             return
-        self._new.append(row)
+        self._new_rows += 1
         log_ttft = math.log(row.ttft_s)
         if row.predicted_ttft_s > 0:
             self._live.append(
@@ -124,19 +121,24 @@ class Trainer:
     def learn_many(self) -> tuple[TrainReport, PublishedModel | None]:
         """One round on everything remembered."""
         started_s = self._clock()
-        recent = [row for row in self._replay.recent() if not row.censored]
+        recent, older = self._replay.recent(), self._replay.older()
         if len(recent) < MIN_ROWS:
             return self._report("too_few_rows", started_s, rows=len(recent)), None
         held = min(max(int(len(recent) * _HOLDOUT_SHARE), _HOLDOUT_MIN), _HOLDOUT_MAX)
-        older = [row for row in self._replay.older() if not row.censored]
-        fitted, holdout = RowBatch.of(older + recent[:-held]), RowBatch.of(recent[-held:])
+        fitted = self._replay.take(np.concatenate([older, recent[:-held]]))
+        holdout = self._replay.take(recent[-held:])
 
         prior = TtftRates() if self._served is None else self._served.rates
-        rates = fit_rates(fitted.work_tokens, fitted.ttft_s, fitted.gpus, prior)
-        self._moments.update(RowBatch.of(self._new).under(rates)[0])
-        self._new.clear()
+        rates = fit_rates(fitted, prior)
+        unseen = self._replay.take(recent[-self._new_rows :] if self._new_rows else recent[:0])
+        self._moments.update(unseen.under(rates)[0])
+        self._new_rows = 0
         scaler = self._moments.freeze()
-        steps = self._fit(scaler, *fitted.under(rates), started_s + self._budget_s)
+        features, target = fitted.under(rates)
+        until_s = started_s + self._budget_s
+        steps = self._fit.learn(
+            scaler.standardise(features), target, lambda: self._clock() <= until_s
+        )
         candidate = self._candidate(rates, scaler)
         errors = self._errors(candidate, holdout)
         outcome, published = self._decide(candidate, *errors)
@@ -146,23 +148,6 @@ class Trainer:
             outcome, started_s, rows=len(older) + len(recent), held=held, errors=errors, steps=steps
         )
         return report, published
-
-    def _fit(
-        self, scaler: Scaler, features: FloatMatrix, target: FloatVector, until_s: float
-    ) -> int:
-        """Adam on the Huber loss from where the last round ended; steps made."""
-        x = torch.from_numpy(scaler.standardise(features))  # [rows, features]
-        y = torch.from_numpy(np.clip(target, -_MAX_TARGET, _MAX_TARGET))  # [rows]
-        wanted = min(max(_EPOCHS * len(x) // _BATCH_ROWS, _STEPS_MIN), _STEPS_MAX)
-        for step in range(wanted):
-            if self._clock() > until_s:
-                return step
-            batch = torch.randint(len(x), (_BATCH_ROWS,), generator=self._generator)
-            loss = nn.functional.huber_loss(self._net(x[batch]), y[batch], delta=_HUBER)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(self._net.parameters(), _GRADIENT_NORM)
-            self._adam.step()
-        return wanted
 
     def _errors(self, candidate: PublishedModel, rows: RowBatch) -> tuple[float, float, float]:
         """Mean |ln| on `rows` of: the candidate, its base alone, the served version."""
@@ -184,7 +169,8 @@ class Trainer:
             return "published", candidate
         self._refusals += 1
         if self._refusals >= _REFUSALS_BEFORE_RESTART:
-            self._restart_net()
+            self._refusals = 0
+            self._fit.restart(self._trusted)
         if error_base < error_served:
             return "base_only", self._candidate(candidate.rates, candidate.scaler, trusted=False)
         return "kept", None
@@ -194,16 +180,12 @@ class Trainer:
     ) -> PublishedModel:
         version = 1 if self._served is None else self._served.version + 1
         return PublishedModel(
-            version=version, rates=rates, scaler=scaler, layers=self._net.export(), trusted=trusted
+            version=version,
+            rates=rates,
+            scaler=scaler,
+            layers=self._fit.net.export(),
+            trusted=trusted,
         )
-
-    def _restart_net(self) -> None:
-        """Back to the served weights; without trusted ones, to g = 0."""
-        self._refusals = 0
-        self._net = ResidualNet(NUM_FEATURES, self._generator)
-        if self._served is not None and self._served.trusted:
-            self._net.load(self._served.layers)
-        self._adam = Adam(self._net.parameters(), rate=_LEARNING_RATE, decay=_WEIGHT_DECAY)
 
     def _report(
         self,

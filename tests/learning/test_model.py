@@ -16,7 +16,7 @@ def net(seed: int = 0) -> ResidualNet:
 def test_an_untrained_net_leaves_the_base_alone() -> None:
     x = torch.randn(9, NUM_FEATURES, generator=torch.Generator().manual_seed(1))
 
-    assert net()(x).abs().max() == 0
+    assert net().residual(x).abs().max() == 0
 
 
 def test_torch_and_serving_compute_the_same() -> None:
@@ -32,8 +32,7 @@ def test_torch_and_serving_compute_the_same() -> None:
     )
     features = rng.normal(0, 5, (40, NUM_FEATURES)).astype(np.float32)
 
-    with torch.no_grad():
-        expected = trained(torch.from_numpy(scaler.standardise(features))).numpy()
+    expected = trained.residual(torch.from_numpy(scaler.standardise(features))).numpy()
 
     assert served.residual(features) == pytest.approx(expected, abs=1e-5)
     assert np.abs(expected).max() > 0.5, "the comparison is of more than zeros"
@@ -42,13 +41,12 @@ def test_torch_and_serving_compute_the_same() -> None:
 def test_exported_weights_are_copies() -> None:
     trained = net()
     exported = trained.export()
-    before = exported[0][0].copy()
+    before = [array.copy() for layer in exported for array in layer]
 
-    with torch.no_grad():
-        for parameter in trained.parameters():
-            parameter.add_(1.0)
+    trained.weights.add_(1.0)
 
-    assert (exported[0][0] == before).all()
+    after = [array for layer in exported for array in layer]
+    assert all((now == then).all() for now, then in zip(after, before, strict=True))
 
 
 def test_weights_of_another_shape_are_refused() -> None:

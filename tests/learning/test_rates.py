@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 
 from lodestar_router.features.rates import Rate, TtftRates
+from lodestar_router.features.schema import NUM_FEATURES
 from lodestar_router.learning.rates import fit_rates
+from lodestar_router.learning.rows import RowBatch
 
 PRIOR = TtftRates()
 
@@ -18,7 +20,10 @@ def fit(*parts: tuple[str, list[float], list[float]]) -> TtftRates:
     gpus = [gpu for gpu, tokens, _ in parts for _ in tokens]
     tokens = np.array([x for _, tokens, _ in parts for x in tokens])
     ttft_s = np.array([y for _, _, ttft_s in parts for y in ttft_s])
-    return fit_rates(tokens, ttft_s, gpus, PRIOR)
+    kinds = tuple(dict.fromkeys(gpus))
+    features = np.zeros((len(gpus), NUM_FEATURES), dtype=np.float32)
+    gpu = np.array([kinds.index(each) for each in gpus], dtype=np.intp)
+    return fit_rates(RowBatch(features, tokens, ttft_s, gpu, kinds), PRIOR)
 
 
 def close(rate: Rate, wanted: Rate, rel: float) -> bool:

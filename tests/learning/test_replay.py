@@ -1,11 +1,9 @@
 from random import Random
 
-import numpy as np
 import pytest
 
-from lodestar_router.features.schema import LOG_BASE
-from lodestar_router.learning.replay import ReplayBuffer, RowBatch
-from tests.features.models import RATES, row
+from lodestar_router.learning.replay import ReplayBuffer
+from tests.features.models import row
 
 
 def filled(count: int, window: int, reservoir: int) -> ReplayBuffer:
@@ -20,26 +18,29 @@ def test_memory_is_bounded() -> None:
 
 
 def test_the_window_holds_the_newest_in_order() -> None:
-    recent = filled(100, window=10, reservoir=20).recent()
+    buffer = filled(100, window=10, reservoir=20)
 
-    assert [row.work_tokens for row in recent] == list(range(90, 100))
+    recent = buffer.take(buffer.recent())
+
+    assert recent.work_tokens.tolist() == list(range(90, 100))
+    assert recent.gpus == ("A30",)
 
 
 def test_the_reservoir_samples_all_that_left_the_window() -> None:
-    older = [row.work_tokens for row in filled(4000, window=100, reservoir=500).older()]
+    buffer = filled(4000, window=100, reservoir=500)
 
-    assert len(set(older)) == 500
-    assert max(older) < 3900
-    assert np.mean(older) == pytest.approx(3900 / 2, rel=0.1)
+    older = buffer.take(buffer.older()).work_tokens
+
+    assert len(set(older.tolist())) == 500
+    assert older.max() < 3900
+    assert older.mean() == pytest.approx(3900 / 2, rel=0.1)
 
 
-def test_rows_are_restated_under_other_rates() -> None:
-    rows = [row(work_tokens=1000, gpu="A30", ttft_s=0.44), row(work_tokens=500, gpu="H100")]
-    rows[0].features[0] = 7.0
+def test_bounds_are_not_offered_as_labels() -> None:
+    buffer = ReplayBuffer(Random(0), window_rows=3, reservoir_rows=3)
+    for number in range(6):
+        buffer.add(row(work_tokens=number, censored=number % 2 == 0))
 
-    features, target = RowBatch.of(rows).under(RATES)
-
-    assert features[:, LOG_BASE] == pytest.approx(np.log([0.22, 0.1]), rel=1e-5)
-    assert features[0, 0] == 7.0
-    assert target == pytest.approx(np.log([0.44 / 0.22, 0.3 / 0.1]), rel=1e-5)
-    assert rows[1].features[LOG_BASE] == pytest.approx(np.log(0.1), rel=1e-5), "untouched"
+    assert len(buffer) == 6
+    assert buffer.take(buffer.recent()).work_tokens.tolist() == [3, 5]
+    assert buffer.take(buffer.older()).work_tokens.tolist() == [1]
