@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lodestar_router.core.types import Decision, Outcome, RoutedRequest
+from lodestar_router.explain import explain
 from lodestar_router.features.rates import work_tokens
 from lodestar_router.features.residual_tracker import ResidualTracker, prediction_error
 from lodestar_router.features.row import TrainingRow, training_row
@@ -66,39 +67,4 @@ class RouterFeedback:
 
     def log(self) -> list[dict[str, Any]]:
         """The latest decisions, newest last, in plain values."""
-        return [_explain(*entry) for entry in self._entries]
-
-
-def _explain(request: RoutedRequest, decision: Decision, outcomes: list[Outcome]) -> dict[str, Any]:
-    """Why this engine: every candidate with what was known and predicted of it."""
-    last = outcomes[-1] if outcomes else None
-    return {
-        "request_id": request.request_id,
-        "model": request.model,
-        "policy": decision.policy,
-        "engine": decision.engine_id,
-        "reason": decision.reason,
-        "propensity": decision.propensity,
-        "model_version": decision.model_version,
-        "prompt_tokens": request.prompt_tokens,
-        "tokens_known": request.tokens_known,
-        "ttft_s": None if last is None else last.ttft_s,
-        "ending": None if last is None or last.ending is None else last.ending.value,
-        "candidates": [
-            {
-                "engine": candidate.engine.engine_id,
-                "cost": float(decision.costs[index]),
-                "cached_prefix_tokens": candidate.cached_prefix_tokens,
-                "prefix_view": candidate.engine.prefix_view.value,
-                "inflight_requests": candidate.engine.inflight_requests,
-                "inflight_prefill_tokens": candidate.engine.inflight_prefill_tokens,
-                "load_age_s": candidate.engine.load_age_s(request.now_s),
-                "log_residual": candidate.engine.log_residual,
-                "base_s": None if decision.base_s is None else float(decision.base_s[index]),
-                "predicted_ttft_s": None
-                if decision.predicted_ttft_s is None
-                else float(decision.predicted_ttft_s[index]),
-            }
-            for index, candidate in enumerate(decision.candidates)
-        ],
-    }
+        return [explain(*entry) for entry in self._entries]

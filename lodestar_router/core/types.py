@@ -15,6 +15,8 @@ from typing import NewType
 import numpy as np
 import numpy.typing as npt
 
+from lodestar_router.core.goal import Goal
+
 EngineId = NewType("EngineId", str)
 FloatMatrix = npt.NDArray[np.float32]
 FloatVector = npt.NDArray[np.float32]
@@ -102,6 +104,14 @@ class RoutedRequest:
     stream: bool
     now_s: float  # the instant of the decision
     session_id: str | None = None
+    goal: Goal | None = None  # None: the policy's own
+
+
+class Arm(StrEnum):
+    """Which policy steers a request while the learned one is on trial."""
+
+    LEARNED = "learned"
+    FALLBACK = "fallback"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -109,7 +119,8 @@ class Decision:
     """Which engine gets a request, and everything needed to explain or learn from it.
 
     `features` holds exactly the vectors that were scored, one row per candidate
-    in the order of `candidates`: they are the training inputs.
+    in the order of `candidates`: they are the training inputs. Where another
+    policy steers, they and the predictions are still the learned policy's.
     """
 
     policy: str
@@ -123,6 +134,12 @@ class Decision:
     predicted_ttft_s: FloatVector | None = None  # [candidates]
     model_version: int | None = None  # None: no learned model took part
     schema_version: int | None = None
+    residuals: FloatVector | None = None  # [candidates] ln, what the net says of each
+    trusted: bool = False  # whether the predictions include the residuals
+    prices_s: Sequence[float] | None = None  # [candidates] seconds of delay to others
+    goal: Goal | None = None  # what the learned policy's costs stand for
+    arm: Arm | None = None  # None: no trial is under way
+    other: "Decision | None" = None  # of the policy that did not steer
 
     @property
     def engine_id(self) -> EngineId:

@@ -1,0 +1,94 @@
+"""What the served model says of every candidate, before anything is chosen.
+
+    predicted_i = base_i * exp(g_i + c_i), see lodestar.py
+
+In       a request, its candidates, a PublishedModel or none.
+Out      Prediction, arrays float32 [candidates] and the training inputs.
+Cost     most of a choice: 0.1 ms for 16 candidates.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lodestar_router.core.types import Candidate, FloatMatrix, FloatVector, RoutedRequest
+from lodestar_router.features.encode import encode
+from lodestar_router.features.rates import TtftRates, own_uncached_tokens, work_tokens
+from lodestar_router.features.residual_tracker import clipped
+from lodestar_router.features.serving import PublishedModel
+
+_UNTAUGHT = TtftRates()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Prediction:
+    """All that was computed; what stands in a Decision is kept as it is here."""
+
+    features: FloatMatrix
+    base_s: FloatVector
+    residuals: FloatVector | None  # g, whether or not it is used; None without a model
+    trusted: bool  # g is used
+    ttft_s: FloatVector
+    distrusted_s: list[float] | None  # TTFT with a g that is not used
+    s_per_token: list[float]  # of prefill, the engine's recent error included
+    work_s: list[float]  # of prefill that this request adds
+
+
+def predict(
+    model: PublishedModel | None,
+    request: RoutedRequest,
+    candidates: Sequence[Candidate],
+    *,
+    with_residual: bool,
+) -> Prediction:
+    """Predict; `with_residual` false is g = 0, whether or not the model is trusted."""
+    rates = rates_of(model)
+    base_s = np.array(
+        [rates.of(c.engine.gpu).base_s(work_tokens(request, c)) for c in candidates],
+        dtype=np.float32,
+    )
+    features = encode(request, candidates, base_s)
+    corrections = [clipped(candidate.engine.log_residual) for candidate in candidates]
+    log_factor = np.array(corrections, dtype=np.float32)
+    residuals: FloatVector | None = None
+    trusted = False
+    distrusted_s: list[float] | None = None
+    if model is not None and with_residual:
+        residuals, trusted = model.residual(features), model.trusted
+        if trusted:
+            log_factor += residuals
+        else:
+            distrusted_s = (base_s * np.exp(log_factor + residuals)).tolist()
+    s_per_token = [
+        rates.of(c.engine.gpu).s_per_token * math.exp(correction)
+        for c, correction in zip(candidates, corrections, strict=True)
+    ]
+    return Prediction(
+        features=features,
+        base_s=base_s,
+        residuals=residuals,
+        trusted=trusted,
+        ttft_s=base_s * np.exp(log_factor),
+        distrusted_s=distrusted_s,
+        s_per_token=s_per_token,
+        work_s=[
+            own_uncached_tokens(request, c) * s
+            for c, s in zip(candidates, s_per_token, strict=True)
+        ],
+    )
+
+
+def rates_of(model: PublishedModel | None) -> TtftRates:
+    """The served rates, or those assumed before the first fit."""
+    return _UNTAUGHT if model is None else model.rates
+
+
+def prefill_work_s(
+    model: PublishedModel | None, request: RoutedRequest, candidate: Candidate
+) -> float:
+    """Seconds of prefill that the request adds on one candidate."""
+    s_per_token = rates_of(model).of(candidate.engine.gpu).s_per_token
+    correction = math.exp(clipped(candidate.engine.log_residual))
+    return own_uncached_tokens(request, candidate) * (s_per_token * correction)
