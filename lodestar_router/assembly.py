@@ -13,7 +13,6 @@ import logging
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import aiohttp
@@ -34,8 +33,7 @@ from lodestar_router.features.serving import PublishedModel
 from lodestar_router.feedback import RouterFeedback
 from lodestar_router.learning.checkpoint import CheckpointError, load
 from lodestar_router.model_identity import ModelIdentity
-from lodestar_router.policy.lodestar import LodestarPolicy
-from lodestar_router.policy.registry import POLICIES
+from lodestar_router.policy.staged import learned_in
 from lodestar_router.proxy.client_connection import Limits
 from lodestar_router.proxy.control import ControlHandler
 from lodestar_router.proxy.dispatcher import Dispatcher
@@ -43,6 +41,7 @@ from lodestar_router.proxy.engine_pool import EnginePool, Timeouts
 from lodestar_router.proxy.handler import RouteHandler
 from lodestar_router.proxy.metrics import GaugeRow, Metrics
 from lodestar_router.proxy.server import Server
+from lodestar_router.steering import make_policy
 from lodestar_router.tasks import cancel, spawn
 from lodestar_router.tokenizers import Tokenizers
 from lodestar_router.trainer.link import TrainerLink, trainer_command
@@ -65,13 +64,14 @@ class Router:
         self._pools: dict[EngineId, EnginePool] = {}
         self.watches: dict[EngineId, EngineWatch] = {}
         self._tasks: list[asyncio.Task[None]] = []
-        self.policy = POLICIES[config.routing_logic](Random(config.seed))
+        self.policy = make_policy(config)
+        self.learned = learned_in(self.policy)
         self.trainer = self._make_trainer()
         self.metrics = Metrics()
 
     def _make_trainer(self) -> TrainerLink | None:
-        policy = self.policy
-        if not isinstance(policy, LodestarPolicy):
+        policy = self.learned
+        if policy is None:
             return None
         model = _saved_model(self._config.state_dir)
         policy.swap(model)
@@ -214,7 +214,7 @@ class Router:
     @property
     def served_model(self) -> PublishedModel | None:
         """The model that choices use now, if the policy has one."""
-        return self.policy.model if isinstance(self.policy, LodestarPolicy) else None
+        return None if self.learned is None else self.learned.model
 
     async def stop(self, drain_s: float) -> None:
         """End everything that `start` began; safe after a start that failed."""

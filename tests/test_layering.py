@@ -55,6 +55,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "describe": ({"*"}, PURE_STDLIB),
     "feedback": ({"core", "explain", "features"}, PURE_STDLIB),
     "explain": ({"core", "features"}, PURE_STDLIB),
+    "steering": ({"config", "policy"}, PURE_STDLIB),
     "model_identity": ({"core"}, PURE_STDLIB),
     "tokenizers": ({"core", "engines", "errors", "tasks", "tokens"}, {*ANY_STDLIB}),
     "__init__": (set(), set()),

@@ -90,6 +90,19 @@ def factor(low: float, high: float) -> Convert:
     return convert
 
 
+def share(raw: object) -> float:
+    """A share, 0..1, from `5%` or 0.05."""
+    text_of = str(raw).strip()
+    percent = text_of.endswith("%")
+    try:
+        number = float(text_of.removesuffix("%")) / (100.0 if percent else 1.0)
+    except ValueError:
+        number = -1.0
+    if isinstance(raw, bool) or not 0.0 <= number <= 1.0:
+        raise ValueError(f"must be a share such as 5% or 0.05, not {shown(raw)}")
+    return number
+
+
 def switch(raw: object) -> bool:
     """True or false."""
     word = str(raw).strip().lower()

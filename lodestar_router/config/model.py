@@ -9,6 +9,8 @@ from typing import Any
 from lodestar_router.core.types import EngineId, EngineSpec
 
 ANY_MODEL = "*"
+BASE_POLICY = "base"  # the learned policy without its net
+DEFAULT_CANARY = 0.05
 EMULATED_GPU, EMULATED_MODEL = "A30", "llama-3-8b"  # where the operator names none
 
 
@@ -42,6 +44,11 @@ class Config:
     idle_timeout_s: float
     total_timeout_s: float
     routing_logic: str
+    policy_mode: str  # active, shadow or canary
+    policy_canary: float | None  # share, 0..1; None: not said
+    policy_fallback: str  # BASE, or the name of a policy
+    explore_share: float  # 0..1
+    explore_extra_s: float
     tokenizers: Mapping[str, str]  # model to directory or hub id; ANY_MODEL for all others
     seed: int | None
     kv_events: bool
@@ -55,6 +62,13 @@ class Config:
     def tokenizer_of(self, model: str) -> str | None:
         """The tokenizer configured for a model, if there is one."""
         return self.tokenizers.get(model, self.tokenizers.get(ANY_MODEL))
+
+    @property
+    def learned_share(self) -> float:
+        """The share of requests that the learned policy steers; a share that is given counts."""
+        if self.policy_canary is not None:
+            return self.policy_canary
+        return {"active": 1.0, "shadow": 0.0, "canary": DEFAULT_CANARY}[self.policy_mode]
 
     def effective(self) -> dict[str, Any]:
         """The settings in force as plain JSON values, without secrets."""

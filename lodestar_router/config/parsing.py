@@ -45,6 +45,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
     line, file = values.pop("engines"), _engines_of_file(values.pop("engines_file"))
     specs, emulated = (*line.specs, *file.specs), (*line.emulated, *file.emulated)
     _check_engines(specs, emulated)
+    _check_trial(values)
     api_key_env: str | None = values["api_key_env"]
     used = {api_key_env, *(spec.api_key_env for spec in specs)}
     return Config(
@@ -86,6 +87,15 @@ def _check_engines(specs: Sequence[EngineSpec], emulated: Sequence[EmulatedGroup
     engine_id, times = Counter(spec.engine_id for spec in specs).most_common(1)[0]
     if times > 1:
         raise ConfigError(f"engine {engine_id} is given {times} times")
+
+
+def _check_trial(values: Mapping[str, Any]) -> None:
+    on_trial = values["policy_mode"] != "active" or values["policy_canary"] is not None
+    if on_trial and values["routing_logic"] != "lodestar":
+        raise ConfigError(
+            "--policy-mode and --policy-canary try out the learned policy: leave --routing-logic "
+            f"at lodestar and give --policy-fallback {values['routing_logic']}"
+        )
 
 
 def _api_keys(

@@ -11,9 +11,12 @@ from typing import Final
 from lodestar_router.config import converters as to
 from lodestar_router.config.converters import Convert
 from lodestar_router.config.engine_specs import engines
+from lodestar_router.config.model import BASE_POLICY
 from lodestar_router.policy.registry import POLICIES
 
 _WEEK_S = 604_800.0
+POLICY_MODES = ("active", "shadow", "canary")
+FALLBACKS = (BASE_POLICY, *(name for name in POLICIES if name != "lodestar"))
 _LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 
 
@@ -115,6 +118,36 @@ SETTINGS: Final = (
         name="routing-logic", field="routing_logic", group=_ROUTING, metavar="NAME",
         convert=to.one_of("policy", POLICIES), default="lodestar",
         help=f"policy that chooses the engine: {', '.join(POLICIES)}",
+    ),
+    Setting(
+        name="policy-mode", field="policy_mode", group=_ROUTING, metavar="MODE",
+        convert=to.one_of("policy mode", POLICY_MODES), default="active",
+        help="active: the learned policy steers; shadow: it scores, logs and learns while "
+        "--policy-fallback steers; canary: it steers the share --policy-canary",
+    ),
+    Setting(
+        name="policy-canary", field="policy_canary", group=_ROUTING, metavar="SHARE",
+        convert=to.optional(to.share),
+        help="share of requests that the learned policy steers, such as 5%, chosen by request "
+        "id; --policy-fallback steers the others. 5% in mode canary unless given",
+    ),
+    Setting(
+        name="policy-fallback", field="policy_fallback", group=_ROUTING, metavar="NAME",
+        convert=to.one_of("policy", FALLBACKS), default=BASE_POLICY,
+        help="policy that steers where the learned one does not: base (predicted TTFT without "
+        "the net, with the price) or one that --routing-logic takes",
+    ),
+    Setting(
+        name="explore-share", field="explore_share", group=_ROUTING, metavar="SHARE",
+        convert=to.share, default="0",
+        help="share of requests for which the learned policy draws among near-ties, to learn "
+        "from engines it rates a little lower",
+    ),
+    Setting(
+        name="explore-extra", field="explore_extra_s", group=_ROUTING, metavar="SECONDS",
+        convert=to.seconds(0, 60), default="0.05",
+        help="predicted seconds that such a draw may cost its request; a fifth of the best "
+        "choice's at most in any case",
     ),
     Setting(
         name="tokenizer", field="tokenizers", group=_ROUTING, metavar="PATH_OR_ID", many=True,

@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add(group: Any, setting: Setting) -> None:
-    help_text = f"{setting.help} (default: {setting.default or 'none'})"
+    help_text = f"{setting.help} (default: {setting.default or 'none'})".replace("%", "%%")
     if setting.metavar is None:
         # A value is allowed, so that a flag can also undo what a file says.
         switch: dict[str, Any] = {"nargs": "?", "const": "true", "metavar": "true|false"}

@@ -91,7 +91,7 @@ class Attempt:
             return
         self._ticket.first_token()
         self._ttft_s = self._clock() - self._request.now_s
-        self._metrics.first_token(self._decision.engine_id, self._ttft_s)
+        self._metrics.first_token(self._decision, self._ttft_s)
         self._observe(None)
 
     def end(self, ending: Ending, answer: Answer | None = None) -> None:

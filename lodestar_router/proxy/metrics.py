@@ -65,6 +65,20 @@ class Metrics:
             buckets=_TTFT_BUCKETS_S,
             registry=self.registry,
         )
+        self._arm_decisions = Counter(
+            "lodestar:arm_decisions",
+            "Decisions while the learned policy is on trial, by the policy that steered and "
+            "whether both named the same engine.",
+            ["arm", "policy", "agreement"],
+            registry=self.registry,
+        )
+        self._arm_ttft = Histogram(
+            "lodestar:arm_time_to_first_token_seconds",
+            "TTFT of streams while the learned policy is on trial, by the policy that steered.",
+            ["arm"],
+            buckets=_TTFT_BUCKETS_S,
+            registry=self.registry,
+        )
         self._prompt_tokens = Counter(
             "lodestar:prompt_tokens",
             "Prompt tokens sent, as the router counts them.",
@@ -94,10 +108,17 @@ class Metrics:
         """Count a decision."""
         self._decisions.labels(decision.policy, decision.engine_id, decision.reason).inc()
         self._prompt_tokens.labels(decision.engine_id).inc(prompt_tokens)
+        if decision.arm is not None and decision.other is not None:
+            agreed = decision.other.engine_id == decision.engine_id
+            self._arm_decisions.labels(
+                decision.arm.value, decision.policy, "equal" if agreed else "differs"
+            ).inc()
 
-    def first_token(self, engine_id: str, ttft_s: float) -> None:
+    def first_token(self, decision: Decision, ttft_s: float) -> None:
         """Observe a stream's time to first token."""
-        self._ttft.labels(engine_id).observe(ttft_s)
+        self._ttft.labels(decision.engine_id).observe(ttft_s)
+        if decision.arm is not None:
+            self._arm_ttft.labels(decision.arm.value).observe(ttft_s)
 
     def ended(self, engine_id: str, ending: Ending) -> None:
         """Count the end of a routed request."""

@@ -23,7 +23,7 @@ from lodestar_router.emulator.sequence import EmulatedRequest
 from lodestar_router.errors import NoCandidateError
 from lodestar_router.features.row import TrainingRow
 from lodestar_router.policy.base import Policy
-from lodestar_router.policy.lodestar import LodestarPolicy
+from lodestar_router.policy.staged import learned_in
 from perf.routing.agenda import Agenda
 from perf.routing.cells import Cell, Event
 from perf.routing.fleet import SimulatedFleet, emulated
@@ -47,9 +47,10 @@ class Simulation:
         self._open: dict[str, Flight] = {}
         self.flights: list[Flight] = []
         self.trainer: VirtualTrainer | None = None
-        if isinstance(policy, LodestarPolicy):
+        learned = learned_in(policy)
+        if learned is not None:
             self.trainer = VirtualTrainer(
-                policy, seed, self._agenda, training_s=cell.delays.training_s
+                learned, seed, self._agenda, training_s=cell.delays.training_s
             )
         self.router = RouterCore(
             policy, model=cell.model, clock=self._agenda.clock, offer=self._offer

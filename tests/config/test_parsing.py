@@ -24,6 +24,9 @@ EVERY_SETTING = {
     "idle-timeout": "3",
     "total-timeout": "4",
     "routing-logic": "lmetric",
+    "policy-fallback": "llmd_322",
+    "explore-share": "2%",
+    "explore-extra": "0.1",
     "tokenizer": "llama=models/llama",
     "seed": "7",
     "metrics-interval": "1",
@@ -75,6 +78,8 @@ def check_every_setting(config: Config) -> None:
     assert (config.connect_timeout_s, config.first_byte_timeout_s) == (1.5, 2.0)
     assert (config.idle_timeout_s, config.total_timeout_s) == (3.0, 4.0)
     assert config.routing_logic == "lmetric"
+    assert config.policy_fallback == "llmd_322"
+    assert (config.explore_share, config.explore_extra_s) == (0.02, 0.1)
     assert config.tokenizers == {"llama": "models/llama"}
     assert (config.seed, config.metrics_interval_s) == (7, 1.0)
     assert (config.kv_events, config.trainer) == (False, False)
@@ -108,6 +113,21 @@ def test_every_setting_is_a_key_of_the_file(write: Write, separator: str) -> Non
         ("http://a:80", "unknown"),
         ("http://b:80", "A30"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "share"),
+    [
+        pytest.param("", 1.0, id="the-learned-policy-steers"),
+        pytest.param("--policy-mode active", 1.0, id="so-it-does-when-told-to"),
+        pytest.param("--policy-mode shadow", 0.0, id="in-the-shadow-it-steers-nothing"),
+        pytest.param("--policy-mode canary", 0.05, id="a-canary-is-five-percent"),
+        pytest.param("--policy-canary 10%", 0.1, id="a-share-makes-a-canary"),
+        pytest.param("--policy-mode shadow --policy-canary 0.2", 0.2, id="a-share-that-is-given"),
+    ],
+)
+def test_the_share_that_the_learned_policy_steers(flags: str, share: float) -> None:
+    assert parse([*ENGINES, *flags.split()], {}).learned_share == share
 
 
 def test_the_config_file_may_be_named_by_the_environment(write: Write) -> None:

@@ -44,6 +44,19 @@ ENGINES = ["--engines", "http://a:8000"]
             "--idle-timeout: must be a number of seconds, not '5m'",
         ),
         (
+            [*ENGINES, "--policy-canary", "5"],
+            "--policy-canary: must be a share such as 5% or 0.05, not '5'",
+        ),
+        (
+            [*ENGINES, "--policy-mode", "canary", "--policy-canary", "x%"],
+            "--policy-canary: must be a share such as 5% or 0.05, not 'x%'",
+        ),
+        (
+            [*ENGINES, "--policy-mode", "shadow", "--routing-logic", "lmetric"],
+            "--policy-mode and --policy-canary try out the learned policy: leave --routing-logic "
+            "at lodestar and give --policy-fallback lmetric",
+        ),
+        (
             [*ENGINES, "--no-trainer=maybe"],
             "--no-trainer: must be true or false, not 'maybe'",
         ),
