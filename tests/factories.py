@@ -3,8 +3,9 @@
 The default engine is idle, of unknown GPU kind, and has not reported yet.
 """
 
-from dataclasses import replace
 from typing import TypedDict, Unpack
+
+from msgspec.structs import replace
 
 from lodestar_router.core.types import (
     UNKNOWN_GPU,

@@ -21,7 +21,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     # package: (packages of ours, third-party and stdlib roots)
     "errors": (set(), PURE_STDLIB),
     "tasks": (set(), {*PURE_STDLIB, "asyncio", "logging"}),
-    "core": ({"core", "errors"}, {*PURE_STDLIB, "numpy", "xxhash"}),
+    "core": ({"core", "errors"}, {*PURE_STDLIB, "msgspec", "numpy", "xxhash"}),
     "features": ({"core", "features"}, {*PURE_STDLIB, "numpy"}),
     "policy": ({"core", "features", "policy", "errors"}, {*PURE_STDLIB, "numpy"}),
     "learning": (

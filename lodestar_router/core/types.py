@@ -5,6 +5,9 @@
 
 All are immutable. A name ends in its unit; a name without one is a count.
 Times are monotonic seconds. No I/O, clock or logging here.
+
+Those made for every request and candidate are msgspec Structs: one is built in a
+tenth of the microsecond and more that a frozen dataclass takes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +17,7 @@ from typing import NewType
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from lodestar_router.core.goal import Goal
 
@@ -48,8 +52,7 @@ class EngineSpec:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineLoad:
+class EngineLoad(Struct, frozen=True, kw_only=True):
     """What an engine says of its own scheduler, from /metrics or the stats plugin."""
 
     observed_at_s: float  # when the router received it
@@ -59,8 +62,7 @@ class EngineLoad:
     kv_cache_usage_ratio: float  # 0..1 (vllm:kv_cache_usage_perc is too)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineSnapshot:
+class EngineSnapshot(Struct, frozen=True, kw_only=True):
     """One engine as the router believed it to be at one instant.
 
     Never updated in place: the decision, its log line and its training row
@@ -84,16 +86,14 @@ class EngineSnapshot:
         return None if self.load is None else now_s - self.load.observed_at_s
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class Candidate(Struct, frozen=True, kw_only=True):
     """An engine that passed the filters, with what is true for one request."""
 
     engine: EngineSnapshot
     cached_prefix_tokens: int  # prompt tokens expected in its KV cache, at most prompt_tokens - 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoutedRequest:
+class RoutedRequest(Struct, frozen=True, kw_only=True):
     """What routing knows of a request; never its text."""
 
     request_id: str
@@ -114,8 +114,7 @@ class Arm(StrEnum):
     FALLBACK = "fallback"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Decision:
+class Decision(Struct, frozen=True, kw_only=True, eq=False):
     """Which engine gets a request, and everything needed to explain or learn from it.
 
     `features` holds exactly the vectors that were scored, one row per candidate
@@ -156,8 +155,7 @@ class Ending(StrEnum):
     CANCELLED = "cancelled"  # the client went away
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(Struct, frozen=True, kw_only=True):
     """What became of a decision; the label of its training row.
 
     `ttft_s` is None when no first token was seen; `waited_s` then is a lower

@@ -7,7 +7,8 @@ of the same instant, is decided on counts that include this one.
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from lodestar_router.core.blocks import Prompt
 from lodestar_router.core.fleet import EngineState, Fleet

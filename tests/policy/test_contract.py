@@ -1,11 +1,11 @@
 """What every policy in the registry keeps to."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from random import Random
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from lodestar_router.core.types import Candidate, PrefixViewKind, RoutedRequest
 from lodestar_router.policy.base import Policy

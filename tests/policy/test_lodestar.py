@@ -1,8 +1,8 @@
-from dataclasses import replace
 from random import Random
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from lodestar_router.features.rates import DEFAULT_RATE
 from lodestar_router.features.schema import FEATURES, NUM_FEATURES, SCHEMA_VERSION

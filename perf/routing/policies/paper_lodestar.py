@@ -27,12 +27,12 @@ pass. The freshness of a match, in the code only, is not a feature here.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 from random import Random
 from typing import ClassVar, Final
 
 import numpy as np
 import xxhash
+from msgspec.structs import replace
 
 from lodestar_router.core.types import (
     Candidate,

@@ -1,11 +1,11 @@
 """What every benchmark-only policy keeps to, attached to a simulation."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from random import Random
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from lodestar_router.policy.base import Policy
 from perf.routing.policies import BENCHMARK_POLICIES

@@ -1,10 +1,10 @@
 """The oracle: what it knows, and when it says so."""
 
-from dataclasses import replace
 from random import Random
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from lodestar_router.emulator.sequence import EmulatedRequest
 from perf.routing.policies.greedy_oracle import GreedyOracle

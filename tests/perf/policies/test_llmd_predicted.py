@@ -2,11 +2,11 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from random import Random
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from lodestar_router.core.types import Candidate, Decision, FloatMatrix, FloatVector
 from perf.routing.policies.llmd_predicted import LlmdPredicted, LlmdPredictedMax

@@ -1,11 +1,11 @@
 """The paper's policy: features, fallback, window, the group while caches are full."""
 
-from dataclasses import replace
 from random import Random
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from msgspec.structs import replace
 
 from lodestar_router.core.types import Candidate, Ending, FloatVector
 from lodestar_router.policy.prefix_cache_and_load import PrefixCacheAndLoad
