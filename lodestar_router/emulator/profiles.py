@@ -6,7 +6,19 @@ Cost     the file is read once per process, on first use.
 Errors   ConfigError for a name that is not known, and for a model that does not
          fit the GPU.
 Source   engine_profiles.json beside this module; each GPU's `provenance` there says
-         what was measured, fitted, transferred or extrapolated.
+         where its numbers come from.
+
+How far a GPU's step times can be trusted:
+
+    fitted to kernel measurements   A100-80G, H100, H200, L40S, RTX4090, RTXPRO6000
+    fitted, but prefill attention   A30; A10 and A40, where decode attention is
+    is carried over from the A100   carried over too
+    calibrated end to end           L20: on seven TTFTs, the rest from the RTX4090
+    extrapolated, nothing measured  V100-32GB: from its data sheet
+
+The RTX4090 and RTXPRO6000 were also held against whole runs of real vLLM, which
+hides the CPU's part of a step; for the others that part is assumed. Sizes of the KV
+pool are estimated, but for Llama-3-8B on A30, L20 and RTX4090, where it was measured.
 """
 
 import json

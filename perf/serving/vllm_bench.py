@@ -37,14 +37,20 @@ class VllmBench:
     dataset: str
     prompts: int
     per_s: float  # mean arrivals per second
-    options: Mapping[str, int]
+    options: Mapping[str, int | float]
 
     def run(self, url: str, model: str, seed: int) -> Measured:
         """Run it to its end."""
+        return _measured(self.result(url, model, seed))
+
+    def result(
+        self, url: str, model: str, seed: int, *, prompts_to: Path | None = None
+    ) -> dict[str, Any]:
+        """Run it to its end; the tool's detailed result, and the prompts in a file of their own."""
         with tempfile.TemporaryDirectory() as directory:
             result = Path(directory) / "result.json"
             finished = subprocess.run(
-                self._command(url, model, seed, result),
+                self.command(url, model, seed, result, prompts_to),
                 env=os.environ | offline() | {"OMP_NUM_THREADS": "1"},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -54,9 +60,13 @@ class VllmBench:
             if finished.returncode != 0 or not result.exists():
                 output = finished.stdout.decode(errors="replace").splitlines()
                 raise BenchFailedError("\n".join(["vllm bench serve failed:", *output[-25:]]))
-            return _measured(json.loads(result.read_text()))
+            detailed: dict[str, Any] = json.loads(result.read_text())
+            return detailed
 
-    def _command(self, url: str, model: str, seed: int, result: Path) -> list[str]:
+    def command(
+        self, url: str, model: str, seed: int, result: Path, prompts_to: Path | None = None
+    ) -> list[str]:
+        """The command line that is run."""
         flags = {
             "backend": "openai",
             "base-url": url,
@@ -70,7 +80,8 @@ class VllmBench:
             "result-filename": result.name,
             **self.options,
         }
-        command = [str(self.python), str(_LAUNCHER), "bench", "serve"]
+        keep = [] if prompts_to is None else ["--prompts-to", str(prompts_to)]
+        command = [str(self.python), str(_LAUNCHER), *keep, "bench", "serve"]
         for name, value in flags.items():
             command += [f"--{name}", str(value)]
         return [*command, "--ignore-eos", "--save-result", "--save-detailed", "--disable-tqdm"]

@@ -131,11 +131,7 @@ class VllmEngine:
 
     def counters(self) -> dict[str, float]:
         """/metrics by name, summed over labels."""
-        totals: dict[str, float] = {}
-        for line in self._http("/metrics").decode().splitlines():
-            if match := _COUNTER.match(line):
-                totals[match[1]] = totals.get(match[1], 0.0) + float(match[2])
-        return totals
+        return sums(self._http("/metrics").decode())
 
     def idle(self) -> bool:
         """Whether no request is running or waiting."""
@@ -163,9 +159,28 @@ class VllmEngine:
             return bytes(response.read())
 
 
+def sums(page: str) -> dict[str, float]:
+    """A page of an engine's /metrics by name, summed over labels."""
+    totals: dict[str, float] = {}
+    for line in page.splitlines():
+        if match := _COUNTER.match(line):
+            totals[match[1]] = totals.get(match[1], 0.0) + float(match[2])
+    return totals
+
+
 @contextmanager
 def two_unequal_engines(python: Path, model_dir: Path, log_dir: Path) -> Iterator[list[VllmEngine]]:
     """A shallow and a deep engine of one model, ready; both are ended on the way out."""
+    layers = {"shallow": LAYERS, "deep": DEEP_LAYERS}
+    with running_engines(layers, python, model_dir, log_dir) as engines:
+        yield engines
+
+
+@contextmanager
+def running_engines(
+    layers: Mapping[str, int], python: Path, model_dir: Path, log_dir: Path
+) -> Iterator[list[VllmEngine]]:
+    """An engine per name, of so many layers, ready; all are ended on the way out."""
     http, zmq = Ports(*HTTP_PORTS), Ports(*ZMQ_PORTS)
     engines = [
         VllmEngine(
@@ -173,7 +188,7 @@ def two_unequal_engines(python: Path, model_dir: Path, log_dir: Path) -> Iterato
             python=python,
             model_dir=model_dir,
             log_dir=log_dir,
-            layers=layers,
+            layers=count,
             ports=EnginePorts(
                 http=http.take(),
                 kv_events=zmq.take(),
@@ -181,7 +196,7 @@ def two_unequal_engines(python: Path, model_dir: Path, log_dir: Path) -> Iterato
                 scheduler_stats=zmq.take(),
             ),
         )
-        for name, layers in (("shallow", LAYERS), ("deep", DEEP_LAYERS))
+        for name, count in layers.items()
     ]
     try:
         for engine in engines:

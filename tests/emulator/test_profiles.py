@@ -2,6 +2,7 @@
 
 import pytest
 
+from lodestar_router.emulator import profiles
 from lodestar_router.emulator.profiles import gpu_names, load_profile, model_names
 from lodestar_router.errors import ConfigError
 
@@ -16,6 +17,12 @@ def test_every_gpu_loads_every_model_or_says_that_it_does_not_fit() -> None:
             else:
                 assert profile.kv_blocks > 0
                 assert profile.provenance
+
+
+def test_the_docs_say_of_every_gpu_how_far_to_trust_it() -> None:
+    documented = profiles.__doc__ or ""
+
+    assert [gpu for gpu in gpu_names() if gpu not in documented] == []
 
 
 def test_the_kv_pool_is_the_measured_one_where_there_is_one() -> None:
