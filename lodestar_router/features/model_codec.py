@@ -2,7 +2,7 @@
 
     magic | header length, uint32 | header, JSON | float32 arrays, end to end | SHA-256
 
-The header names versions, rates and the shape of every array; the digest covers
+The header names versions, rates, spreads and the shape of every array; the digest covers
 everything before it. Little-endian throughout. Nothing in it is executable.
 
 Errors   ModelFormatError for anything else: truncated, altered, another schema.
@@ -21,7 +21,7 @@ from lodestar_router.features.rates import Rate, TtftRates
 from lodestar_router.features.scaling import Scaler
 from lodestar_router.features.serving import ModelFormatError, PublishedModel
 
-MAGIC = b"lodestar-model-1\n"
+MAGIC = b"lodestar-model-2\n"
 _LENGTH = struct.Struct("<I")
 _DIGEST_BYTES = 32
 
@@ -38,6 +38,7 @@ def encode_model(model: PublishedModel) -> bytes:
             "trusted": model.trusted,
             "pooled": [model.rates.pooled.t0_s, model.rates.pooled.s_per_token],
             "by_gpu": {gpu: [r.t0_s, r.s_per_token] for gpu, r in model.rates.by_gpu.items()},
+            "spread": dict(model.spread),
             "shapes": [array.shape for array in arrays],
         }
     ).encode()
@@ -60,7 +61,7 @@ def decode_model(data: bytes) -> PublishedModel:
         return _build(header, content[start + length :])
     except ModelFormatError:
         raise
-    except (struct.error, KeyError, TypeError, ValueError) as error:
+    except (struct.error, AttributeError, KeyError, TypeError, ValueError) as error:
         raise ModelFormatError(f"malformed model: {error!r}") from error
 
 
@@ -74,6 +75,7 @@ def _build(header: dict[str, Any], body: bytes) -> PublishedModel:
             _rate(header["pooled"]), {gpu: _rate(pair) for gpu, pair in header["by_gpu"].items()}
         ),
         scaler=Scaler(mean, std),
+        spread={gpu: float(spread) for gpu, spread in header["spread"].items()},
         layers=tuple(zip(parts[::2], parts[1::2], strict=True)),
     )
 

@@ -13,7 +13,9 @@ Torch trains it elsewhere; this module must stay free of it, for the router's
 memory and start time.
 """
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -23,6 +25,9 @@ from lodestar_router.features.scaling import Scaler
 from lodestar_router.features.schema import NUM_FEATURES, SCHEMA_VERSION
 
 MAX_RESIDUAL = 2.5  # ln: a factor of 12 either way
+
+POOLED = "pooled"  # the key of `spread` that stands for every kind not named
+DEFAULT_SPREAD = 0.5  # ln: a factor of 1.65; what nothing is known of is taken for that uncertain
 
 Layer = tuple[FloatMatrix, FloatVector]  # weight [inputs, outputs], bias [outputs]
 
@@ -40,6 +45,10 @@ class PublishedModel:
     scaler: Scaler
     layers: tuple[Layer, ...]  # ReLU between, the last gives one output
     trusted: bool  # false: the rates are good, the residual is not to be used
+    # Standard deviation, by GPU kind and POOLED, of ln(observed / predicted) around 0, on
+    # rows the version was not fitted on. About 90 % of TTFTs are within a factor of
+    # exp(1.645 * spread) of their prediction.
+    spread: Mapping[str, float] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
@@ -59,6 +68,12 @@ class PublishedModel:
             raise ModelFormatError(f"the last layer must give 1 output, not {width}")
         if not (self.scaler.std > 0).all():
             raise ModelFormatError("a standard deviation is not positive")
+        if not all(math.isfinite(spread) and spread >= 0 for spread in self.spread.values()):
+            raise ModelFormatError("a spread is out of range")
+
+    def spread_of(self, gpu: str) -> float:
+        """How far ln(observed / predicted) strays on this kind; the pooled one if it is unknown."""
+        return self.spread.get(gpu, self.spread.get(POOLED, DEFAULT_SPREAD))
 
     def residual(self, features: FloatMatrix) -> FloatVector:
         """ln(TTFT / base) the net expects, [candidates]; see the module's formula."""

@@ -22,7 +22,7 @@ Censored rows are kept but not fitted: a bound needs a loss of its own.
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 import numpy as np
@@ -34,6 +34,7 @@ from lodestar_router.features.scaling import RunningMoments, Scaler
 from lodestar_router.features.schema import LOG_BASE, NUM_FEATURES, SCHEMA_VERSION
 from lodestar_router.features.serving import PublishedModel
 from lodestar_router.learning.fit import ResidualFit
+from lodestar_router.learning.gate import mean_of, spread_of
 from lodestar_router.learning.rates import fit_rates
 from lodestar_router.learning.replay import ReplayBuffer
 from lodestar_router.learning.rows import RowBatch
@@ -139,9 +140,7 @@ class Trainer:
         steps = self._fit.learn(
             scaler.standardise(features), target, lambda: self._clock() <= until_s
         )
-        candidate = self._candidate(rates, scaler)
-        errors = self._errors(candidate, holdout)
-        outcome, published = self._decide(candidate, *errors)
+        outcome, published, errors = self._decide(rates, scaler, holdout)
         if published is not None:
             self._served = published
         report = self._report(
@@ -149,43 +148,43 @@ class Trainer:
         )
         return report, published
 
-    def _errors(self, candidate: PublishedModel, rows: RowBatch) -> tuple[float, float, float]:
-        """Mean |ln| on `rows` of: the candidate, its base alone, the served version."""
-        features, target = rows.under(candidate.rates)
-        error = float(np.abs(target - candidate.residual(features)).mean())
+    def _served_error(self, rows: RowBatch) -> float:
+        """Mean |ln| on `rows` of the served version; infinite if there is none."""
         served = self._served
         if served is None:
-            return error, float(np.abs(target).mean()), math.inf
-        features, served_target = rows.under(served.rates)
+            return math.inf
+        features, target = rows.under(served.rates)
         if served.trusted:
-            served_target = served_target - served.residual(features)
-        return error, float(np.abs(target).mean()), float(np.abs(served_target).mean())
+            target = target - served.residual(features)
+        return mean_of(target)
 
     def _decide(
-        self, candidate: PublishedModel, error: float, error_base: float, error_served: float
-    ) -> tuple[str, PublishedModel | None]:
-        if error <= min(error_base, error_served):
+        self, rates: TtftRates, scaler: Scaler, holdout: RowBatch
+    ) -> tuple[str, PublishedModel | None, tuple[float, float, float]]:
+        """The round's outcome, what to publish, and the errors that decided."""
+        before = {} if self._served is None else self._served.spread
+        base = PublishedModel(
+            version=1 if self._served is None else self._served.version + 1,
+            rates=rates,
+            scaler=scaler,
+            layers=self._fit.net.export(),
+            trusted=False,
+        )
+        features, error_base = holdout.under(rates)
+        error = error_base - base.residual(features)
+        means = (mean_of(error), mean_of(error_base), self._served_error(holdout))
+        if means[0] <= min(means[1:]):
             self._refusals = 0
-            return "published", candidate
+            spread = spread_of(holdout, error, before)
+            return "published", replace(base, trusted=True, spread=spread), means
         self._refusals += 1
         if self._refusals >= _REFUSALS_BEFORE_RESTART:
             self._refusals = 0
             self._fit.restart(self._trusted)
-        if error_base < error_served:
-            return "base_only", self._candidate(candidate.rates, candidate.scaler, trusted=False)
-        return "kept", None
-
-    def _candidate(
-        self, rates: TtftRates, scaler: Scaler, *, trusted: bool = True
-    ) -> PublishedModel:
-        version = 1 if self._served is None else self._served.version + 1
-        return PublishedModel(
-            version=version,
-            rates=rates,
-            scaler=scaler,
-            layers=self._fit.net.export(),
-            trusted=trusted,
-        )
+        if means[1] < means[2]:
+            spread = spread_of(holdout, error_base, before)
+            return "base_only", replace(base, spread=spread), means
+        return "kept", None, means
 
     def _report(
         self,

@@ -13,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy loads; as in cli
+
 from lodestar_router.trainer.serve import ServeOptions, TrainerLoop, claim_stdout
 
 

@@ -1,5 +1,6 @@
 """Builders of published models and training rows for tests."""
 
+from collections.abc import Mapping
 from itertools import pairwise
 
 import numpy as np
@@ -33,6 +34,7 @@ def model(
     trusted: bool = True,
     rates: TtftRates = RATES,
     weights: tuple[Layer, ...] | None = None,
+    spread: Mapping[str, float] | None = None,
 ) -> PublishedModel:
     """A model that fits the schema."""
     return PublishedModel(
@@ -41,6 +43,7 @@ def model(
         scaler=Scaler(np.zeros(NUM_FEATURES, np.float32), np.ones(NUM_FEATURES, np.float32)),
         layers=layers() if weights is None else weights,
         trusted=trusted,
+        spread={} if spread is None else spread,
     )
 
 

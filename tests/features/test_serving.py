@@ -8,7 +8,14 @@ import pytest
 
 from lodestar_router.features.model_codec import decode_model, encode_model
 from lodestar_router.features.schema import NUM_FEATURES
-from lodestar_router.features.serving import MAX_RESIDUAL, Layer, ModelFormatError, PublishedModel
+from lodestar_router.features.serving import (
+    DEFAULT_SPREAD,
+    MAX_RESIDUAL,
+    POOLED,
+    Layer,
+    ModelFormatError,
+    PublishedModel,
+)
 from tests.features.models import RATES, layers, model
 
 
@@ -36,13 +43,14 @@ def test_candidates_are_scored_alone() -> None:
 
 
 def test_a_model_survives_its_bytes() -> None:
-    sent = model(version=7, trusted=False)
+    sent = model(version=7, trusted=False, spread={POOLED: 0.25, "A30": 0.125})
     features = np.random.default_rng(2).normal(0, 2, (3, NUM_FEATURES)).astype(np.float32)
 
     received = decode_model(encode_model(sent))
 
     assert (received.version, received.trusted) == (7, False)
     assert received.rates == RATES
+    assert received.spread == sent.spread
     assert (received.residual(features) == sent.residual(features)).all()
 
 
@@ -101,6 +109,25 @@ def test_another_schema_is_refused_by_name() -> None:
 
     with pytest.raises(ModelFormatError, match="feature schema 0, this router 1"):
         decode_model(altered + hashlib.sha256(altered).digest())
+
+
+@pytest.mark.parametrize(
+    ("spread", "of_a30", "of_h100"),
+    [
+        pytest.param({"A30": 0.1, POOLED: 0.2}, 0.1, 0.2, id="unknown-kinds-are-like-the-fleet"),
+        pytest.param({}, DEFAULT_SPREAD, DEFAULT_SPREAD, id="nothing-known"),
+    ],
+)
+def test_a_kind_s_spread(spread: dict[str, float], of_a30: float, of_h100: float) -> None:
+    published = model(spread=spread)
+
+    assert (published.spread_of("A30"), published.spread_of("H100")) == (of_a30, of_h100)
+
+
+@pytest.mark.parametrize("spread", [float("nan"), -0.1, float("inf")])
+def test_a_spread_out_of_range_is_refused(spread: float) -> None:
+    with pytest.raises(ModelFormatError, match="spread"):
+        model(spread={POOLED: spread})
 
 
 def narrow() -> tuple[Layer, ...]:
