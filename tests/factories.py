@@ -5,8 +5,6 @@ The default engine is idle, of unknown GPU kind, and has not reported yet.
 
 from typing import TypedDict, Unpack
 
-from msgspec.structs import replace
-
 from lodestar_router.core.types import (
     UNKNOWN_GPU,
     Candidate,
@@ -15,6 +13,7 @@ from lodestar_router.core.types import (
     EngineSnapshot,
     PrefixViewKind,
     RoutedRequest,
+    replace,
 )
 
 

@@ -7,7 +7,8 @@ All are immutable. A name ends in its unit; a name without one is a count.
 Times are monotonic seconds. No I/O, clock or logging here.
 
 Those made for every request and candidate are msgspec Structs: one is built in a
-tenth of the microsecond and more that a frozen dataclass takes.
+tenth of the microsecond and more that a frozen dataclass takes. `replace` makes a
+changed copy; that of `dataclasses` does not know them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,8 +19,27 @@ from typing import NewType
 import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
+from msgspec.structs import replace
 
 from lodestar_router.core.goal import Goal
+
+__all__ = [
+    "Arm",
+    "Candidate",
+    "Decision",
+    "Ending",
+    "EngineId",
+    "EngineLoad",
+    "EngineSnapshot",
+    "EngineSpec",
+    "FloatMatrix",
+    "FloatVector",
+    "Outcome",
+    "PrefixViewKind",
+    "RoutedRequest",
+    "UNKNOWN_GPU",
+    "replace",
+]
 
 EngineId = NewType("EngineId", str)
 FloatMatrix = npt.NDArray[np.float32]

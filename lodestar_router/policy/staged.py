@@ -15,10 +15,9 @@ Cost     both policies, for every request.
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import ClassVar
 
-from lodestar_router.core.types import Arm, Candidate, Decision, RoutedRequest
+from lodestar_router.core.types import Arm, Candidate, Decision, RoutedRequest, replace
 from lodestar_router.policy.lodestar import LodestarPolicy
 
 Choose = Callable[[RoutedRequest, Sequence[Candidate]], Decision]

@@ -8,12 +8,10 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
-from msgspec.structs import replace
-
 from lodestar_router.core.blocks import Prompt
 from lodestar_router.core.fleet import EngineState, Fleet
 from lodestar_router.core.prefix_index import PrefixIndex
-from lodestar_router.core.types import Candidate, Decision, Ending, EngineId, RoutedRequest
+from lodestar_router.core.types import Candidate, Decision, Ending, EngineId, RoutedRequest, replace
 from lodestar_router.errors import EngineError, EngineTimeoutError, NoCandidateError
 from lodestar_router.policy.base import Policy
 from lodestar_router.proxy.attempt import Attempt, Feedback

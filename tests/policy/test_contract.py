@@ -5,9 +5,8 @@ from random import Random
 
 import numpy as np
 import pytest
-from msgspec.structs import replace
 
-from lodestar_router.core.types import Candidate, PrefixViewKind, RoutedRequest
+from lodestar_router.core.types import Candidate, PrefixViewKind, RoutedRequest, replace
 from lodestar_router.policy.base import Policy
 from lodestar_router.policy.registry import POLICIES
 from tests.factories import candidate, load, request

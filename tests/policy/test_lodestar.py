@@ -2,8 +2,8 @@ from random import Random
 
 import numpy as np
 import pytest
-from msgspec.structs import replace
 
+from lodestar_router.core.types import replace
 from lodestar_router.features.rates import DEFAULT_RATE
 from lodestar_router.features.schema import FEATURES, NUM_FEATURES, SCHEMA_VERSION
 from lodestar_router.features.serving import Layer

@@ -32,7 +32,6 @@ from typing import ClassVar, Final
 
 import numpy as np
 import xxhash
-from msgspec.structs import replace
 
 from lodestar_router.core.types import (
     Candidate,
@@ -42,6 +41,7 @@ from lodestar_router.core.types import (
     FloatMatrix,
     Outcome,
     RoutedRequest,
+    replace,
 )
 from lodestar_router.policy.by_cost import reason_of
 from lodestar_router.policy.prefix_cache_and_load import PrefixCacheAndLoad

@@ -5,8 +5,8 @@ from random import Random
 
 import numpy as np
 import pytest
-from msgspec.structs import replace
 
+from lodestar_router.core.types import replace
 from lodestar_router.policy.base import Policy
 from perf.routing.policies import BENCHMARK_POLICIES
 from tests.factories import candidate, load, request

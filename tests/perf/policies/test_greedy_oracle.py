@@ -4,8 +4,8 @@ from random import Random
 
 import numpy as np
 import pytest
-from msgspec.structs import replace
 
+from lodestar_router.core.types import replace
 from lodestar_router.emulator.sequence import EmulatedRequest
 from perf.routing.policies.greedy_oracle import GreedyOracle
 from tests.emulator.factories import engine, request

@@ -6,9 +6,8 @@ from random import Random
 
 import numpy as np
 import pytest
-from msgspec.structs import replace
 
-from lodestar_router.core.types import Candidate, Decision, FloatMatrix, FloatVector
+from lodestar_router.core.types import Candidate, Decision, FloatMatrix, FloatVector, replace
 from perf.routing.policies.llmd_predicted import LlmdPredicted, LlmdPredictedMax
 from perf.routing.policies.llmd_predictor import Predict
 from tests.factories import candidate, load, request

@@ -5,9 +5,8 @@ from random import Random
 import numpy as np
 import numpy.typing as npt
 import pytest
-from msgspec.structs import replace
 
-from lodestar_router.core.types import Candidate, Ending, FloatVector
+from lodestar_router.core.types import Candidate, Ending, FloatVector, replace
 from lodestar_router.policy.prefix_cache_and_load import PrefixCacheAndLoad
 from perf.routing.policies import paper_lodestar
 from perf.routing.policies.paper_lodestar import FEATURES, PaperLodestar
