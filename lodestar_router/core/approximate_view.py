@@ -14,6 +14,7 @@ in order of last use, so everything used no later than them is gone as well.
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import islice, takewhile
 
 from lodestar_router.core.blocks import Prompt
 from lodestar_router.core.key_table import KeyTable
@@ -67,9 +68,9 @@ class ApproximateView:
         for keys in sequences:
             for key in reversed(keys):
                 self._tick += 1
-                if self._last_use.pop(key, None) is None:
-                    self._table.set(key, self.bit)
+                self._last_use.pop(key, None)  # entered anew, so that the order is by tick
                 self._last_use[key] = self._tick
+            self._table.set(keys, self.bit)
         self._shrink()
 
     def correct(self, prompt: Prompt, reported_blocks: int, reusable_blocks: int) -> None:
@@ -87,8 +88,7 @@ class ApproximateView:
 
     def clear(self) -> None:
         """The engine's cache is empty: it restarted."""
-        for key in self._last_use:
-            self._table.clear(key, self.bit)
+        self._table.clear(self._last_use.keys(), self.bit)
         self._last_use.clear()
         self._believed.clear()
         self._misses = 0
@@ -110,17 +110,16 @@ class ApproximateView:
             self._believed.popitem(last=False)
 
     def _shrink(self) -> None:
-        while len(self._last_use) > self._bound_blocks:
-            self._drop(next(iter(self._last_use)))
+        surplus = len(self._last_use) - self._bound_blocks
+        if surplus > 0:
+            self._drop(list(islice(self._last_use, surplus)))
 
     def _forget_used_until(self, tick: int) -> None:
-        while self._last_use:
-            key, last_use = next(iter(self._last_use.items()))
-            if last_use > tick:
-                return
-            self._drop(key)
+        uses = takewhile(lambda use: use[1] <= tick, self._last_use.items())
+        self._drop([key for key, _ in uses])
 
-    def _drop(self, key: int) -> None:
-        del self._last_use[key]
-        self._table.clear(key, self.bit)
-        self.evicted += 1
+    def _drop(self, keys: Sequence[int]) -> None:
+        for key in keys:
+            del self._last_use[key]
+        self._table.clear(keys, self.bit)
+        self.evicted += len(keys)

@@ -27,11 +27,12 @@ and the block size of that group. A request in vLLM's `kv_cache_report_mode`
 than they have, which makes the view damaged once the bound is passed.
 """
 
-from collections import deque
-from collections.abc import Iterable, Sequence
-from itertools import islice
+from collections import Counter, deque
+from collections.abc import Collection, Iterable, Sequence
+from itertools import islice, repeat
 
 from lodestar_router.core.blocks import stored_keys
+from lodestar_router.core.key_counts import KeyCounts
 from lodestar_router.core.key_table import KeyTable
 from lodestar_router.core.kv_events import (
     MEDIUM_GPU,
@@ -65,10 +66,10 @@ class ExactView:
         self.events = self.unknown_events = self.orphans = self.evicted = 0
         self._group: int | None = None
         self._by_hash: dict[BlockHash, int] = {}  # -> key, oldest first
-        self._repeats: dict[BlockHash, int] = {}  # stores of a hash beyond the first
+        self._repeats: Counter[BlockHash] = Counter()  # stores of a hash beyond the first
         self._repeat_total = 0
-        self._stored: dict[int, int] = {}  # key -> how many hashes have it, nearly always 1
-        self._reserved: dict[int, int] = {}  # key -> requests in flight
+        self._stored = KeyCounts()  # a key's holders are its hashes, nearly always one
+        self._reserved = KeyCounts()  # its holders are requests in flight
         self._steps = 0
         self._lingering: deque[tuple[int, Sequence[int]]] = deque()  # (until step, keys)
 
@@ -91,17 +92,23 @@ class ExactView:
 
     def apply(self, events: Iterable[KvEvent]) -> None:
         """Apply events in the order the engine gave them."""
+        gone: list[BlockHash] = []  # an engine makes room with many removals in a row
         for event in events:
             self.events += 1
+            if isinstance(event, BlockRemoved):
+                if event.medium in (None, MEDIUM_GPU) and event.group_idx in (None, self._group):
+                    gone += event.block_hashes
+                continue
+            if gone:
+                self._remove(gone)
+                gone = []
             if isinstance(event, BlockStored):
                 if event.medium in (None, MEDIUM_GPU) and self._counts(event):
                     self._store(event)
-            elif isinstance(event, BlockRemoved):
-                if event.medium in (None, MEDIUM_GPU) and event.group_idx in (None, self._group):
-                    for block_hash in event.block_hashes:
-                        self._remove(block_hash)
             elif isinstance(event, AllBlocksCleared):
                 self.clear()
+        if gone:
+            self._remove(gone)
         self._step()
 
     def clear(self) -> None:
@@ -111,34 +118,32 @@ class ExactView:
         self._by_hash.clear()
         self._repeats.clear()
         self._repeat_total = 0
-        stored, self._stored = self._stored, {}
-        for key in stored:
-            if key not in self._reserved:
-                self._table.clear(key, self.bit)
+        self._table.clear(self._stored.keys - self._reserved.keys, self.bit)
+        self._stored.clear()
         self._group = self.block_size_tokens = None
         self.damaged = False
 
     def close(self) -> None:
         """Leave the table; the view is not used again."""
         self.clear()
-        for key in self._reserved:
-            self._table.clear(key, self.bit)
+        self._table.clear(self._reserved.keys, self.bit)
         self._reserved.clear()
         self._table.free_bit(self.bit)
         self.bit = 0  # a reservation released later must not touch the bit's next owner
 
-    def reserve(self, keys: Iterable[int]) -> None:
+    def reserve(self, keys: Sequence[int]) -> None:
         """Count `keys` as held until the same keys are released."""
-        for key in keys:
-            self._reserved[key] = self._reserved.get(key, 0) + 1
-            self._table.set(key, self.bit)
+        fresh = set(keys).difference(self._reserved.keys, self._stored.keys)
+        self._reserved.add(keys)
+        self._table.set(fresh, self.bit)
 
     def release(self, keys: Sequence[int], completed: bool = True) -> None:
         """Undo one `reserve` of the same keys; those of a completed request linger."""
-        late = [key for key in keys if key not in self._stored] if completed else []
-        if late:
+        stored = self._stored.keys
+        if completed and not stored.issuperset(keys):
+            late = [key for key in keys if key not in stored]
             self._lingering.append((self._steps + _LINGER_STEPS, late))
-            keys = [key for key in keys if key in self._stored]
+            keys = [key for key in keys if key in stored]
         self._unreserve(keys)
         self._step()
 
@@ -147,13 +152,15 @@ class ExactView:
         while self._lingering and self._lingering[0][0] <= self._steps:
             self._unreserve(self._lingering.popleft()[1])
 
-    def _unreserve(self, keys: Iterable[int]) -> None:
-        for key in keys:
-            count = self._reserved.pop(key, 0) - 1
-            if count > 0:
-                self._reserved[key] = count
-            elif key not in self._stored:
-                self._table.clear(key, self.bit)
+    def _unreserve(self, keys: Sequence[int]) -> None:
+        self._unhold(self._reserved.remove(keys), self._stored)
+
+    def _unhold(self, keys: Collection[int], otherwise: KeyCounts) -> None:
+        """Take our bit off keys that are no longer held in one way, nor in the other."""
+        if otherwise.keys.isdisjoint(keys):
+            self._table.clear(keys, self.bit)
+        elif not otherwise.keys.issuperset(keys):
+            self._table.clear([key for key in keys if key not in otherwise.keys], self.bit)
 
     def _counts(self, event: BlockStored) -> bool:
         """Whether the event is of the group and block size that are matched.
@@ -178,36 +185,53 @@ class ExactView:
             self.orphans += len(event.block_hashes)
             self.damaged = True
             return
-        for block_hash, key in zip(event.block_hashes, keys, strict=True):
-            if block_hash in self._by_hash:
-                self._repeats[block_hash] = self._repeats.get(block_hash, 0) + 1
-                self._repeat_total += 1
-            else:
-                self._by_hash[block_hash] = key
-                self._stored[key] = self._stored.get(key, 0) + 1
-                self._table.set(key, self.bit)
+        self._hold(event.block_hashes, keys)
         if len(self._by_hash) + self._repeat_total > self.bound_blocks:
             self._drop_oldest()
 
-    def _remove(self, block_hash: BlockHash) -> None:
-        """One physical block of `block_hash` is gone; unknown hashes are ignored."""
-        if block_hash in self._repeats:
-            self._repeat_total -= 1
-            self._repeats[block_hash] -= 1
-            if not self._repeats[block_hash]:
-                del self._repeats[block_hash]
-        else:
-            self._forget(block_hash)
+    def _hold(self, hashes: Sequence[BlockHash], keys: Sequence[int]) -> None:
+        if not self._by_hash.keys().isdisjoint(hashes) or len(set(hashes)) < len(hashes):
+            hashes, keys = self._count_repeats(hashes, keys)
+        self._by_hash.update(zip(hashes, keys, strict=True))
+        self._stored.add(keys)
+        if not self._reserved.keys.issuperset(keys):
+            self._table.set(keys, self.bit)
 
-    def _forget(self, block_hash: BlockHash) -> None:
-        key = self._by_hash.pop(block_hash, None)
-        if key is None:
-            return
-        count = self._stored.pop(key) - 1
-        if count:
-            self._stored[key] = count
-        elif key not in self._reserved:
-            self._table.clear(key, self.bit)
+    def _count_repeats(
+        self, hashes: Sequence[BlockHash], keys: Sequence[int]
+    ) -> tuple[Sequence[BlockHash], Sequence[int]]:
+        """The hashes that are new, with their keys; a further store of the others is counted."""
+        new: dict[BlockHash, int] = {}
+        for block_hash, key in zip(hashes, keys, strict=True):
+            if block_hash in self._by_hash or block_hash in new:
+                self._repeats[block_hash] += 1
+                self._repeat_total += 1
+            else:
+                new[block_hash] = key
+        return [*new], [*new.values()]
+
+    def _remove(self, hashes: Sequence[BlockHash]) -> None:
+        """One physical block of each hash is gone; unknown hashes are ignored."""
+        if self._repeats and not self._repeats.keys().isdisjoint(hashes):
+            hashes = [block_hash for block_hash in hashes if not self._was_repeat(block_hash)]
+        self._forget(hashes)
+
+    def _was_repeat(self, block_hash: BlockHash) -> bool:
+        """Take one off the repeated stores of a hash, if there are any."""
+        repeats = self._repeats.get(block_hash)
+        if repeats is None:
+            return False
+        self._repeat_total -= 1
+        if repeats > 1:
+            self._repeats[block_hash] = repeats - 1
+        else:
+            del self._repeats[block_hash]
+        return True
+
+    def _forget(self, hashes: Iterable[BlockHash]) -> None:
+        known = map(self._by_hash.pop, hashes, repeat(None))
+        keys = [key for key in known if key is not None]
+        self._unhold(self._stored.remove(keys), self._reserved)
 
     def _drop_oldest(self) -> None:
         """An engine cannot hold this much: removals were missed or stores repeated."""
@@ -216,7 +240,6 @@ class ExactView:
         # Some more than needed: finding the oldest of a dict scans over those dropped before.
         surplus += self.bound_blocks // 64
         oldest = list(islice(self._by_hash, surplus))
-        for block_hash in oldest:
-            self._repeat_total -= self._repeats.pop(block_hash, 0)
-            self._forget(block_hash)
+        self._repeat_total -= sum(self._repeats.pop(block_hash, 0) for block_hash in oldest)
+        self._forget(oldest)
         self.evicted += len(oldest)

@@ -3,9 +3,10 @@
 A view is one KV cache as the router believes it to be; each gets one bit. So
 matching a prompt against any number of views costs one lookup per block.
 
-In       claim/free a bit, set or clear it for a key.
+In       claim/free a bit, set or clear it for keys.
 Out      leading(keys, bits) -> per bit, how many leading keys carry it.
 Cost     leading: about 0.06 us per block, plus 1 us per view that drops out.
+         set, clear: about 0.05 us per key, 0.1 us where other views hold it.
          Memory: about 110 bytes per distinct key, shared by all views.
 """
 
@@ -37,17 +38,23 @@ class KeyTable:
         """Give a bit back; its owner has cleared it from every key."""
         self._bits_in_use &= ~bit
 
-    def set(self, key: int, bit: int) -> None:
-        """`bit` holds `key` from now on."""
-        self._masks[key] = self._masks.get(key, 0) | bit
-
-    def clear(self, key: int, bit: int) -> None:
-        """`bit` holds `key` no more; nothing happens if it did not."""
-        mask = self._masks.get(key, 0) & ~bit
-        if mask:
-            self._masks[key] = mask
+    def set(self, keys: Collection[int], bit: int) -> None:
+        """`bit` holds `keys` from now on."""
+        masks = self._masks
+        if masks.keys().isdisjoint(keys):
+            masks.update(zip(keys, repeat(bit)))
         else:
-            self._masks.pop(key, None)
+            for key in keys:
+                masks[key] = masks.get(key, 0) | bit
+
+    def clear(self, keys: Collection[int], bit: int) -> None:
+        """`bit` holds `keys` no more; nothing happens to those it did not hold."""
+        masks = self._masks
+        taken = list(map(masks.pop, keys, repeat(0)))
+        if taken.count(bit) != len(taken):  # of some key `bit` is not the only holder
+            for key, mask in zip(keys, taken, strict=True):
+                if mask & ~bit:
+                    masks[key] = mask & ~bit
 
     def leading(
         self, keys: Sequence[int], bits: int, own: Collection[int] = ()

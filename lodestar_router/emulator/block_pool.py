@@ -5,15 +5,16 @@ content it kept forgotten. Freed blocks that keep content join the tail, so the
 queue is least recently used first; those without content go to the front.
 
 In       numbers of blocks, block keys.
-Out      block ids; KV events in the order of the changes.
-Cost     O(1) per block, about 0.3 us to hand one out and 1 us with its event.
+Out      block ids; KV events in the order of the changes, with the blocks that lose
+         their content for one allocation in one event.
+Cost     O(1) per block.
 Errors   none: callers ask `free_count` before they allocate.
 Source   vllm/v1/core/block_pool.py and kv_cache_utils.py at v0.32.0.
 
 Block 0 is vLLM's null block and is never handed out. No clock.
 """
 
-from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as SequenceOf
 from itertools import islice
 
@@ -24,6 +25,7 @@ from lodestar_router.core.kv_events import (
     BlockStored,
     KvEvent,
 )
+from lodestar_router.emulator.free_queue import FreeQueue
 from lodestar_router.emulator.sequence import Sequence
 
 _GROUP = 0  # one group of layers, all with full attention
@@ -36,7 +38,7 @@ class BlockPool:
     def __init__(self, num_blocks: int, block_size_tokens: int, *, events: bool) -> None:
         self._size = block_size_tokens
         self._publish = events
-        self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(1, num_blocks))
+        self._free = FreeQueue(range(1, num_blocks))
         self._references = [0] * num_blocks
         self._content: list[int | None] = [None] * num_blocks  # block -> key
         self._by_key: dict[int, int] = {}  # key -> the block that has kept it longest
@@ -47,12 +49,21 @@ class BlockPool:
     @property
     def free_count(self) -> int:
         """Blocks that no sequence holds."""
-        return len(self._free)
+        return self._free.count
 
     @property
     def usage_ratio(self) -> float:
         """0..1: held blocks of all that can be held."""
-        return 1.0 - len(self._free) / self.capacity
+        return 1.0 - self._free.count / self.capacity
+
+    @property
+    def references(self) -> SequenceOf[int]:
+        """How many sequences hold each block; live, not a copy."""
+        return self._references
+
+    def free_queue(self) -> Iterator[int]:
+        """Blocks that no sequence holds, next to be handed out first."""
+        return iter(self._free)
 
     def lookup(self, keys: SequenceOf[int], limit: int) -> list[int]:
         """Blocks that keep the longest known run of the first `limit` keys."""
@@ -67,43 +78,48 @@ class BlockPool:
     def idle(self, blocks: SequenceOf[int]) -> int:
         """How many of `blocks` are free, so that taking them costs free blocks."""
         references = self._references
-        return sum(not references[block] for block in blocks)
+        return [references[block] for block in blocks].count(0)
 
     def share(self, blocks: SequenceOf[int]) -> None:
         """Hold blocks that `lookup` found."""
         references = self._references
         for block in blocks:
             if not references[block]:
-                del self._free[block]
+                self._free.leave(block)
             references[block] += 1
 
     def allocate(self, count: int) -> list[int]:
         """Take `count` blocks from the head of the queue."""
-        free, content, references = self._free, self._content, self._references
-        taken = []
-        for _ in range(count):
-            block, _ = free.popitem(last=False)
-            if content[block] is not None:
-                self._forget(block)
+        content, references, by_key, twins = (
+            self._content, self._references, self._by_key, self._twins,
+        )  # fmt: skip
+        taken = self._free.take(count)
+        gone = []
+        for block in taken:
             references[block] = 1
-            taken.append(block)
+            key = content[block]
+            if key is not None:
+                content[block] = None
+                gone.append(key)
+                if twins and key in twins:
+                    self._leave_twins(block, key)
+                else:
+                    del by_key[key]
+        if gone and self._publish:
+            self._events.append(BlockRemoved(tuple(gone), MEDIUM_GPU, _GROUP))
         return taken
 
     def release(self, blocks: list[int]) -> None:
         """Stop holding a sequence's blocks; its last ones are the first to go."""
-        free, content, references = self._free, self._content, self._references
-        bare = []
+        content, references = self._content, self._references
+        kept: list[int] = []
+        bare: list[int] = []
         for block in reversed(blocks):
-            references[block] -= 1
-            if references[block]:
-                continue
-            if content[block] is None:
-                bare.append(block)
-            else:
-                free[block] = None
-        for block in reversed(bare):
-            free[block] = None
-            free.move_to_end(block, last=False)
+            references[block] = others = references[block] - 1
+            if not others:
+                (bare if content[block] is None else kept).append(block)
+        self._free.append(kept)
+        self._free.put_in_front(bare)
 
     def store(self, sequence: Sequence, upto: int) -> None:
         """Let `sequence.blocks[stored_blocks:upto]`, which are full, be found by key."""
@@ -134,7 +150,7 @@ class BlockPool:
 
     def clear(self) -> bool:
         """Forget all content; refused while a sequence holds blocks, as vLLM does."""
-        if len(self._free) != self.capacity:
+        if self._free.count != self.capacity:
             return False
         self._content = [None] * len(self._content)
         self._by_key.clear()
@@ -148,22 +164,22 @@ class BlockPool:
         events, self._events = self._events, []
         return events
 
-    def _forget(self, block: int) -> None:
-        """Drop a block's content; another block with the same content takes its place."""
-        key = self._content[block]
-        assert key is not None
-        self._content[block] = None
-        twins = self._twins.get(key)
-        if twins is None:
-            del self._by_key[key]
+    def _leave_twins(self, block: int, key: int) -> None:
+        """One of several blocks with the same content loses it; the others keep it."""
+        twins = self._twins[key]
+        if self._by_key[key] == block:
+            self._by_key[key] = twins.pop(0)
         else:
-            if self._by_key[key] == block:
-                self._by_key[key] = twins.pop(0)
-            else:
-                twins.remove(block)
-            if not twins:
-                del self._twins[key]
-        if self._publish:
-            self._events.append(
-                BlockRemoved(block_hashes=(key,), medium=MEDIUM_GPU, group_idx=_GROUP)
-            )
+            twins.remove(block)
+        if not twins:
+            del self._twins[key]
+
+
+def as_published(events: Iterable[KvEvent]) -> Iterator[KvEvent]:
+    """The events as vLLM sends them: it has one BlockRemoved for each block."""
+    for event in events:
+        if isinstance(event, BlockRemoved):
+            for block_hash in event.block_hashes:
+                yield event._replace(block_hashes=(block_hash,))
+        else:
+            yield event

@@ -21,6 +21,7 @@ import zmq
 import zmq.asyncio
 
 from lodestar_router.core.kv_events import KvEvent, KvEventBatch
+from lodestar_router.emulator.block_pool import as_published
 from lodestar_router.emulator.server_engine import Progress, Step
 from lodestar_router.engines.kv_wire import encode
 from lodestar_router.errors import ConfigError
@@ -108,7 +109,7 @@ class KvPublisher:
 
     def publish(self, events: Sequence[KvEvent]) -> None:
         """One batch."""
-        batch = KvEventBatch(ts=time.time_ns() / 1e9, events=tuple(events), dp_rank=0)
+        batch = KvEventBatch(ts=time.time_ns() / 1e9, events=tuple(as_published(events)), dp_rank=0)
         seq, payload = self._next_seq.to_bytes(8, "big"), encode(batch)
         self._next_seq += 1
         self._kept.append((seq, payload))

@@ -86,10 +86,10 @@ def test_an_evicted_block_is_reported_when_it_is_reused() -> None:
     events = [event for result in steps(model) for event in result.events]
 
     assert [type(event) for event in stored] == [BlockStored]
-    removed = [event.block_hashes for event in events if isinstance(event, BlockRemoved)]
+    [removed] = [event.block_hashes for event in events if isinstance(event, BlockRemoved)]
     assert isinstance(stored[0], BlockStored)
     # One block was still unused; of the others the end of the prompt goes first.
-    assert removed == [(block,) for block in reversed(stored[0].block_hashes[1:])]
+    assert removed == tuple(reversed(stored[0].block_hashes[1:]))
 
 
 def test_a_preempted_request_resumes_and_ends_with_all_its_tokens() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from lodestar_router.core.kv_events import AllBlocksCleared, BlockHash, BlockStored, KvEvent
+from lodestar_router.emulator.block_pool import as_published
 from lodestar_router.emulator.config import EngineModelConfig
 from lodestar_router.emulator.engine_model import EngineModel, StepResult
 from lodestar_router.emulator.sequence import EmulatedRequest
@@ -83,7 +84,7 @@ def as_recorded(result: StepResult | None, names: BlockNames) -> dict[str, Any]:
         "resumed": [c.sequence.request_id for c in admitted if c.sequence.preemptions],
         "emitted": [sequence.request_id for sequence in result.emitted],
         "finished": [sequence.request_id for sequence in result.finished],
-        "events": [names.event(event) for event in result.events],
+        "events": [names.event(event) for event in as_published(result.events)],
     }
 
 

@@ -37,8 +37,7 @@ class CacheForecast:
     """Differences to one pool."""
 
     def __init__(self, pool: BlockPool, block_size_tokens: int, *, caching: bool) -> None:
-        # The parts of the pool that say who holds which block, and which go next.
-        self._held, self._queue = pool._references, iter(pool._free)
+        self._held, self._queue = pool.references, pool.free_queue()
         self._lookup = pool.lookup
         self._size = block_size_tokens
         self._caching = caching

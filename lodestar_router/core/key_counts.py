@@ -1,0 +1,54 @@
+"""A multiset of block keys in which nearly every count is one.
+
+    count(key) = (key in keys) + (further holders, noted for the few that have any)
+
+In       collections of keys, added and removed together; no key twice in one `add`.
+Out      which keys are in it at all; of those removed, which are gone.
+Cost     about 0.03 us per key whose count is one before and after, 0.1 us for others:
+         sets work through a whole collection in C.
+Errors   none: a key that is not there is removed in vain.
+"""
+
+from collections import Counter
+from collections.abc import Collection
+
+
+class KeyCounts:
+    """`keys` is for reading only."""
+
+    __slots__ = ("_further", "keys")
+
+    def __init__(self) -> None:
+        self.keys: set[int] = set()
+        self._further: Counter[int] = Counter()  # holders of a key beyond the first
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def add(self, keys: Collection[int]) -> None:
+        """One holder more of each key."""
+        if not self.keys.isdisjoint(keys):
+            self._further.update(self.keys.intersection(keys))
+        self.keys.update(keys)
+
+    def remove(self, keys: Collection[int]) -> Collection[int]:
+        """One holder less of each key, a repeated one included; the keys that nobody holds now."""
+        further = self._further
+        if further and not further.keys().isdisjoint(keys):
+            last = []
+            for key in keys:
+                others = further.get(key)
+                if others is None:
+                    last.append(key)
+                elif others > 1:
+                    further[key] = others - 1
+                else:
+                    del further[key]
+            keys = last
+        self.keys.difference_update(keys)
+        return keys
+
+    def clear(self) -> None:
+        """Nobody holds anything."""
+        self.keys = set()
+        self._further.clear()
