@@ -216,37 +216,69 @@ def test_random_streams_agree_with_a_naive_model(seed: int) -> None:
     rng = random.Random(seed)
     sequences = [tokens(8, seed=s) for s in (0, 1)] + [tokens(4) + tokens(4, seed=2)]
     view, table = view_of()
-    naive: Counter[tuple[int, ...]] = Counter()  # whole prefix -> physical blocks
+    stored_blocks: Counter[_Name] = Counter()  # physical blocks
+    reserved: Counter[_Prefix] = Counter()
+    in_flight: list[list[int]] = []
 
     for _ in range(400):
         ids = rng.choice(sequences)
-        start = rng.randrange(8)
-        prefixes = [
-            tuple(ids[: (n + 1) * BLOCK]) for n in range(start, rng.randrange(start, 8) + 1)
-        ]
         choice = rng.random()
-        if choice < 0.55 and (start == 0 or naive[tuple(ids[: start * BLOCK])]):
-            view.apply([_stored_prefixes(ids, start, prefixes)])
-            naive.update(prefixes)
-        elif choice < 0.99 and +naive:
-            gone = rng.choice(sorted(+naive))
-            view.apply([removed(hash(gone))])
-            naive[gone] -= 1
-        elif choice >= 0.99:
+        if choice < 0.45:
+            start, hashes_of = rng.randrange(8), rng.randrange(2)
+            names = [
+                (hashes_of, tuple(ids[: (n + 1) * BLOCK]))
+                for n in range(start, rng.randrange(start, 8) + 1)
+            ]
+            if start and not stored_blocks[hashes_of, tuple(ids[: start * BLOCK])]:
+                continue
+            view.apply([_stored_prefixes(ids, start, names)])
+            stored_blocks.update(names)
+        elif choice < 0.65:
+            present = sorted(stored_blocks.elements())
+            gone = rng.sample(present, min(len(present), rng.randrange(1, 6)))
+            split = rng.randrange(len(gone) + 1)
+            view.apply(
+                [removed(*map(hash, gone[:split])), *(removed(hash(n)) for n in gone[split:])]
+            )
+            stored_blocks.subtract(gone)
+            stored_blocks = +stored_blocks
+        elif choice < 0.8:
+            in_flight.append(ids)
+            view.reserve(prompt_of(ids).keys(BLOCK)[0])
+            reserved.update(_prefixes(ids))
+        elif choice < 0.95 and in_flight:
+            ids = in_flight.pop(rng.randrange(len(in_flight)))
+            view.release(prompt_of(ids).keys(BLOCK)[0], completed=False)
+            reserved.subtract(_prefixes(ids))
+        elif choice >= 0.98:
             view.apply([AllBlocksCleared()])
-            naive.clear()
+            stored_blocks.clear()
 
-        assert view.blocks == len(+naive)
+        held = {prefix for _, prefix in stored_blocks}
+        assert view.blocks == len(held)
+        assert view.reserved_blocks == len(+reserved)
+        held |= set(+reserved)
         for each in sequences:
-            expected = next((n for n in range(8) if not naive[tuple(each[: (n + 1) * BLOCK])]), 8)
+            prefixes = _prefixes(each)
+            expected = next((n for n in range(8) if prefixes[n] not in held), 8)
             assert depth(view, table, each) == expected
+        assert len(table) == len(held)
     assert view.kind is EXACT
 
 
-def _stored_prefixes(ids: list[int], start: int, prefixes: list[tuple[int, ...]]) -> BlockStored:
-    """The event for the last block of each prefix; hashes are the prefixes' own."""
+_Prefix = tuple[int, ...]  # all tokens up to the end of a block
+_Name = tuple[int, _Prefix]  # hashes of two kinds, as two prompts' extra keys would make them
+
+
+def _prefixes(ids: list[int]) -> list[_Prefix]:
+    return [tuple(ids[: (n + 1) * BLOCK]) for n in range(8)]
+
+
+def _stored_prefixes(ids: list[int], start: int, names: list[_Name]) -> BlockStored:
+    """The event for the last block of each prefix; hashes are the names' own."""
+    parent = (names[0][0], tuple(ids[: start * BLOCK]))
     return stored(
-        [hash(prefix) for prefix in prefixes],
-        ids[start * BLOCK : (start + len(prefixes)) * BLOCK],
-        parent=hash(tuple(ids[: start * BLOCK])) if start else None,
+        list(map(hash, names)),
+        ids[start * BLOCK : (start + len(names)) * BLOCK],
+        parent=hash(parent) if start else None,
     )

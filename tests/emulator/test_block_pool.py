@@ -1,7 +1,7 @@
 """BlockPool: the order of reuse, shared blocks, twins."""
 
 from lodestar_router.core.kv_events import BlockRemoved, BlockStored
-from lodestar_router.emulator.block_pool import BlockPool
+from lodestar_router.emulator.block_pool import BlockPool, as_published
 from lodestar_router.emulator.sequence import Sequence
 from tests.emulator.factories import request
 
@@ -54,6 +54,24 @@ def test_content_is_found_until_its_block_is_handed_out() -> None:
     assert blocks.lookup(sequence.keys, 1) == [1]
     assert blocks.take_events() == [
         BlockRemoved(block_hashes=(sequence.keys[2],), medium="GPU", group_idx=0)
+    ]
+
+
+def test_blocks_forgotten_together_are_one_event_and_published_as_one_each() -> None:
+    blocks = pool(4)
+    sequence = holding(blocks, "a", prompt=48)
+    blocks.release(sequence.blocks)
+    stored = blocks.take_events()
+
+    blocks.allocate(2)
+
+    [removal] = blocks.take_events()
+    assert isinstance(removal, BlockRemoved)
+    assert removal.block_hashes == (sequence.keys[2], sequence.keys[1])
+    assert list(as_published([*stored, removal])) == [
+        *stored,
+        BlockRemoved(block_hashes=(sequence.keys[2],), medium="GPU", group_idx=0),
+        BlockRemoved(block_hashes=(sequence.keys[1],), medium="GPU", group_idx=0),
     ]
 
 
