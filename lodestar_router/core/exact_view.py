@@ -28,7 +28,7 @@ than they have, which makes the view damaged once the bound is passed.
 """
 
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice, repeat
 
 from lodestar_router.core.blocks import stored_keys
@@ -133,18 +133,19 @@ class ExactView:
 
     def reserve(self, keys: Sequence[int]) -> None:
         """Count `keys` as held until the same keys are released."""
-        fresh = set(keys).difference(self._reserved.keys, self._stored.keys)
-        self._reserved.add(keys)
-        self._table.set(fresh, self.bit)
+        self._table.set(self._reserved.add(keys), self.bit)
 
     def release(self, keys: Sequence[int], completed: bool = True) -> None:
         """Undo one `reserve` of the same keys; those of a completed request linger."""
         stored = self._stored.keys
-        if completed and not stored.issuperset(keys):
+        if stored.issuperset(keys):
+            self._reserved.remove(keys)
+        elif completed:
             late = [key for key in keys if key not in stored]
             self._lingering.append((self._steps + _LINGER_STEPS, late))
-            keys = [key for key in keys if key in stored]
-        self._unreserve(keys)
+            self._reserved.remove([key for key in keys if key in stored])
+        else:
+            self._unreserve(keys)
         self._step()
 
     def _step(self) -> None:
@@ -155,7 +156,7 @@ class ExactView:
     def _unreserve(self, keys: Sequence[int]) -> None:
         self._unhold(self._reserved.remove(keys), self._stored)
 
-    def _unhold(self, keys: Collection[int], otherwise: KeyCounts) -> None:
+    def _unhold(self, keys: Sequence[int], otherwise: KeyCounts) -> None:
         """Take our bit off keys that are no longer held in one way, nor in the other."""
         if otherwise.keys.isdisjoint(keys):
             self._table.clear(keys, self.bit)
@@ -193,9 +194,9 @@ class ExactView:
         if not self._by_hash.keys().isdisjoint(hashes) or len(set(hashes)) < len(hashes):
             hashes, keys = self._count_repeats(hashes, keys)
         self._by_hash.update(zip(hashes, keys, strict=True))
-        self._stored.add(keys)
-        if not self._reserved.keys.issuperset(keys):
-            self._table.set(keys, self.bit)
+        new = self._stored.add(keys)
+        if not self._reserved.keys.issuperset(new):
+            self._table.set(new, self.bit)
 
     def _count_repeats(
         self, hashes: Sequence[BlockHash], keys: Sequence[int]

@@ -2,15 +2,16 @@
 
     count(key) = (key in keys) + (further holders, noted for the few that have any)
 
-In       collections of keys, added and removed together; no key twice in one `add`.
-Out      which keys are in it at all; of those removed, which are gone.
+In       sequences of keys, added and removed together; no key twice in one `add`.
+Out      which keys are in it at all; of those added, which are new; of those removed,
+         which are gone.
 Cost     about 0.03 us per key whose count is one before and after, 0.1 us for others:
-         sets work through a whole collection in C.
+         sets work through a whole sequence in C.
 Errors   none: a key that is not there is removed in vain.
 """
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Sequence
 
 
 class KeyCounts:
@@ -25,13 +26,18 @@ class KeyCounts:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def add(self, keys: Collection[int]) -> None:
-        """One holder more of each key."""
-        if not self.keys.isdisjoint(keys):
-            self._further.update(self.keys.intersection(keys))
-        self.keys.update(keys)
+    def add(self, keys: Sequence[int]) -> Sequence[int]:
+        """One holder more of each key; the keys that nobody held before."""
+        if self.keys.isdisjoint(keys):
+            new = keys
+        else:
+            again = self.keys.intersection(keys)
+            self._further.update(again)
+            new = [key for key in keys if key not in again]
+        self.keys.update(new)
+        return new
 
-    def remove(self, keys: Collection[int]) -> Collection[int]:
+    def remove(self, keys: Sequence[int]) -> Sequence[int]:
         """One holder less of each key, a repeated one included; the keys that nobody holds now."""
         further = self._further
         if further and not further.keys().isdisjoint(keys):

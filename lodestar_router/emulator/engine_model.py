@@ -65,18 +65,16 @@ class StepResult(NamedTuple):
 
 
 class EngineModel:
-    """One emulated engine."""
+    """One emulated engine; `pool` is for looking at only."""
 
     def __init__(self, config: EngineModelConfig, step_time: StepTime) -> None:
         self.config = config
         self.slowdown = config.slowdown  # may be changed between steps
-        self._step_time = step_time
+        self.step_time = step_time
         events = config.kv_events and config.prefix_caching
-        self._pool = BlockPool(config.num_blocks, config.block_size_tokens, events=events)
+        self.pool = BlockPool(config.num_blocks, config.block_size_tokens, events=events)
         prefill_first = config.scheduler is SchedulerKind.PREFILL_FIRST
-        self._scheduler = (PrefillFirstScheduler if prefill_first else Scheduler)(
-            config, self._pool
-        )
+        self._scheduler = (PrefillFirstScheduler if prefill_first else Scheduler)(config, self.pool)
         self._sequences: dict[str, Sequence] = {}
         self._added = 0
 
@@ -93,12 +91,12 @@ class EngineModel:
     @property
     def kv_cache_usage_ratio(self) -> float:
         """0..1: blocks held by running requests."""
-        return self._pool.usage_ratio
+        return self.pool.usage_ratio
 
     @property
     def free_blocks(self) -> int:
         """Blocks no request holds, with or without reusable content."""
-        return self._pool.free_count
+        return self.pool.free_count
 
     @property
     def has_work(self) -> bool:
@@ -144,13 +142,13 @@ class EngineModel:
 
     def clear_prefix_cache(self) -> bool:
         """Forget all cached blocks; false, and nothing done, while requests run."""
-        return self._pool.clear()
+        return self.pool.clear()
 
     def step(self, now_s: float) -> StepResult | None:
         """Run one step that starts at `now_s`; None when there is nothing to do."""
         if not self._sequences:
             return None
-        scheduler, pool = self._scheduler, self._pool
+        scheduler, pool = self._scheduler, self.pool
         batch = scheduler.schedule(now_s)
         duration_s = self._duration(batch)
         emitted, first, finished = scheduler.complete(batch, now_s + duration_s)
@@ -175,7 +173,7 @@ class EngineModel:
 
     def _duration(self, batch: Batch) -> float:
         chunks = [(chunk.new_tokens, chunk.context_tokens) for chunk in batch.chunks]
-        step_s = self._step_time.seconds(chunks, len(batch.decodes), batch.decode_kv_tokens)
+        step_s = self.step_time.seconds(chunks, len(batch.decodes), batch.decode_kv_tokens)
         return step_s * self.slowdown
 
     def _check(self, request: EmulatedRequest) -> None:
@@ -191,12 +189,12 @@ class EngineModel:
         # The last token of an answer is never computed, so it needs no block.
         computed = min(prompt_tokens + request.max_tokens, config.max_model_len) - 1
         needed = -(-computed // config.block_size_tokens)
-        usable = self._pool.capacity - config.watermark_blocks
+        usable = self.pool.capacity - config.watermark_blocks
         if needed > usable:
             raise RequestError(f"the request needs {needed} KV blocks; this engine has {usable}")
 
     def __repr__(self) -> str:
         return (
             f"<EngineModel: {self.num_running_reqs} running, {self.num_waiting_reqs} waiting, "
-            f"{self._pool.free_count} of {self._pool.capacity} blocks free>"
+            f"{self.pool.free_count} of {self.pool.capacity} blocks free>"
         )

@@ -130,7 +130,7 @@ class GpuStepTime:
     """
 
     def __init__(self, gpu: GpuProfile, model: ModelShape) -> None:
-        self._gpu, self._model = gpu, model
+        self.gpu, self.model = gpu, model
         self._host = gpu.host
         self._by_tokens: dict[int, float] = {}
         self._by_sequences: dict[int, float] = {}
@@ -149,8 +149,8 @@ class GpuStepTime:
         gpu_s = self._by_tokens.get(tokens) or self._token_time(tokens)
         gpu_s += self._by_sequences.get(sequences) or self._sequence_time(sequences)
         if decodes:
-            read_tokens = decode_kv_tokens + decodes * (1.0 + self._gpu.kv_pad_tokens)
-            mix = self._gpu.mix if chunks else 1.0
+            read_tokens = decode_kv_tokens + decodes * (1.0 + self.gpu.kv_pad_tokens)
+            mix = self.gpu.mix if chunks else 1.0
             gpu_s += mix * read_tokens * self._decode_s_per_token + self._decode_c0_s
         if chunks:
             gpu_s += self._prefill_attention_time(chunks)
@@ -160,7 +160,7 @@ class GpuStepTime:
 
     def _token_time(self, tokens: int) -> float:
         """Everything but attention in all layers, for the step's tokens together."""
-        model, gpu = self._model, self._gpu
+        model, gpu = self.model, self.gpu
         d, ffn = model.d_model, model.ffn // model.tp
         q_dim = model.q_heads * model.head_dim // model.tp
         kv_dim = model.kv_heads * model.head_dim // model.tp
@@ -181,7 +181,7 @@ class GpuStepTime:
 
     def _sequence_time(self, sequences: int) -> float:
         """Output layer and sampler: one row per scheduled sequence, prefilling or not."""
-        model, gpu = self._model, self._gpu
+        model, gpu = self.model, self.gpu
         time_s = self._gemm_time(sequences, model.d_model, model.vocab // model.tp)
         logits_bytes = _SAMPLER_BYTES * model.vocab * sequences
         time_s += logits_bytes / (gpu.memory_bytes_per_s * gpu.elementwise.eff_b)
@@ -189,14 +189,14 @@ class GpuStepTime:
         return time_s
 
     def _gemm_time(self, m: int, k: int, n: int) -> float:
-        gpu, fit = self._gpu, self._gpu.gemm
+        gpu, fit = self.gpu, self.gpu.gemm
         compute_s = 2.0 * m * k * n / (gpu.peak_flops_per_s * fit.eff_c)
         memory_s = _HALF_BYTES * (k * n + m * k + m * n) / (gpu.memory_bytes_per_s * fit.eff_b)
         return _blend(compute_s, memory_s, fit.p) + fit.c0_s
 
     def _prefill_attention_time(self, chunks: Sequence[tuple[int, int]]) -> float:
         """One launch per layer over all chunks; each token sees half of its own chunk."""
-        model, gpu, fit = self._model, self._gpu, self._gpu.attention_prefill
+        model, gpu, fit = self.model, self.gpu, self.gpu.attention_prefill
         pairs, new_tokens, kv_tokens = 0.0, 0, 0
         for new, context in chunks:
             pairs += new * (context + 0.5 * new)

@@ -69,6 +69,11 @@ class Delays:
     load_period_s: float | None = None  # None: as the stats plugin, else polls this far apart
     training_s: float = 0.5  # start of a training round to the new model in use
 
+    @property
+    def transit_s(self) -> float:
+        """From a decision to the engine's queue."""
+        return self.network_s + self.engine_overhead_s
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slow:

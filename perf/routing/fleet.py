@@ -13,6 +13,7 @@ finish what they have. Scaling up always starts new ones, with empty caches.
 from collections.abc import Callable
 
 from lodestar_router.core.types import Ending, EngineId
+from lodestar_router.emulator.config import EngineModelConfig
 from lodestar_router.emulator.engine_model import StepResult
 from lodestar_router.emulator.sequence import EmulatedRequest
 from lodestar_router.errors import RequestError
@@ -95,7 +96,9 @@ class SimulatedFleet:
 
     def _reach(self, engine: SimulatedEngine, flight: Flight) -> None:
         try:
-            flight.sequence = engine.model.add(emulated(flight, self._agenda.now_s))
+            flight.sequence = engine.model.add(
+                emulated(flight, self._agenda.now_s, engine.model.config)
+            )
         except RequestError:
             flight.rejected = True
             self._agenda.at(self._agenda.now_s + self._delays.network_s, self._reject, flight)
@@ -128,13 +131,17 @@ class SimulatedFleet:
         self._on_end(flight)
 
 
-def emulated(flight: Flight, now_s: float) -> EmulatedRequest:
-    """The request as its engine gets it."""
-    ask = flight.ask
+def emulated(flight: Flight, now_s: float, config: EngineModelConfig) -> EmulatedRequest:
+    """The request as its engine gets it; where the router has its keys, they are shared."""
+    ask, prompt = flight.ask, flight.prompt
+    keys = None
+    if prompt is not None and config.prefix_caching:
+        keys = prompt.keys(config.block_size_tokens)[0]
     return EmulatedRequest(
         request_id=flight.request_id,
         token_ids=ask.token_ids,
         max_tokens=ask.output_tokens,
         arrived_at_s=now_s,
         answer_seed=ask.answer_seed,
+        block_keys=keys,
     )

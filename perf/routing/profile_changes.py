@@ -33,7 +33,7 @@ def build_changed(settings: EngineSettings, changes: Mapping[str, float]) -> Eng
         async_scheduling=settings.async_scheduling,
     )
     time = profile.step_time
-    return EngineModel(model.config, GpuStepTime(_changed(time._gpu, changes), time._model))
+    return EngineModel(model.config, GpuStepTime(_changed(time.gpu, changes), time.model))
 
 
 def _changed(gpu: GpuProfile, changes: Mapping[str, float]) -> GpuProfile:

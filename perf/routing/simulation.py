@@ -9,7 +9,7 @@ Cost     about 0.3 ms per request and 20 us per engine step.
 Errors   none: a request no engine can take is marked rejected. `run` stops at
          DRAIN_S past the last arrival; flights still open then have no end.
 
-For policies (see catalog.py): now_s, engine_model, step_ends_s, on_their_way,
+For policies (see catalog.py): now_s, transit_s, engine_model, step_ends_s, on_their_way,
 prompt_token_ids, on_label, call_at. They tell the truth, which no router knows.
 """
 
@@ -68,6 +68,11 @@ class Simulation:
         """Virtual time."""
         return self._agenda.now_s
 
+    @property
+    def transit_s(self) -> float:
+        """From a decision to the engine's queue."""
+        return self._cell.delays.transit_s
+
     def engine_model(self, engine_id: EngineId) -> EngineModel:
         """The engine itself, as it will be at the end of the step under way."""
         return self.fleet[engine_id].model
@@ -79,11 +84,11 @@ class Simulation:
 
     def on_their_way(self, engine_id: EngineId) -> list[EmulatedRequest]:
         """Requests sent to the engine that have not reached its queue, first sent first."""
-        number = self.fleet[engine_id].number
+        engine = self.fleet[engine_id]
         return [
-            emulated(flight, self.now_s)
+            emulated(flight, self.now_s, engine.model.config)
             for flight in self._open.values()
-            if flight.engine == number and flight.sequence is None and not flight.rejected
+            if flight.engine == engine.number and flight.sequence is None and not flight.rejected
         ]
 
     def prompt_token_ids(self, request_id: str) -> TokenArray:

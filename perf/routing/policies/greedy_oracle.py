@@ -27,12 +27,8 @@ from lodestar_router.core.block_keys import TokenArray, chain_keys, seed_key
 from lodestar_router.core.types import Candidate, Decision, EngineId, RoutedRequest
 from lodestar_router.emulator.engine_model import EngineModel
 from lodestar_router.policy.by_cost import decide_by_cost
-from perf.routing.cells import Delays
 from perf.routing.policies.queue_forecast import Arrival, QueueForecast
 from perf.routing.policies.simulation import Simulation
-
-_DELAYS = Delays()
-TRANSIT_S = _DELAYS.network_s + _DELAYS.engine_overhead_s  # decision to queue, by default
 
 
 class GreedyOracle:
@@ -41,10 +37,8 @@ class GreedyOracle:
     name: ClassVar[str] = "greedy_oracle"
     reads_prompt: ClassVar[bool] = True
 
-    def __init__(self, rng: Random, *, transit_s: float = TRANSIT_S) -> None:
-        """`transit_s` should be the cell's; an error of it shifts all costs alike."""
+    def __init__(self, rng: Random) -> None:
         self._rng = rng
-        self._transit_s = transit_s
         self._simulation: Simulation | None = None
         self._sent: defaultdict[EngineId, deque[tuple[str, Arrival]]] = defaultdict(deque)
 
@@ -60,7 +54,7 @@ class GreedyOracle:
             simulation.prompt_token_ids(request.request_id), dtype=np.uint32
         )
         models = [simulation.engine_model(c.engine.engine_id) for c in candidates]
-        arrivals = _arrivals(prompt, models, simulation.now_s + self._transit_s)
+        arrivals = _arrivals(prompt, models, simulation.now_s + simulation.transit_s)
         costs, lowest = [inf] * len(candidates), inf
         # Shortest queues first, so that the others are cut short soon.
         for index in sorted(range(len(candidates)), key=lambda i: models[i].num_waiting_reqs):

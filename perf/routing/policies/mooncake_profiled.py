@@ -27,7 +27,7 @@ def profiled_prefill_s(model: str) -> PrefillTime:
     @cache
     def prefill_of_grains_s(gpu: str, new_grains: int, cached_grains: int) -> float:
         engine = build_engine(EngineSettings(gpu=gpu, model=model))
-        seconds, budget = engine._step_time.seconds, engine.config.max_num_batched_tokens
+        seconds, budget = engine.step_time.seconds, engine.config.max_num_batched_tokens
         left, context, total_s = new_grains * _GRAIN_TOKENS, cached_grains * _GRAIN_TOKENS, 0.0
         while left > 0:
             chunk = min(left, budget)

@@ -65,9 +65,9 @@ class QueueForecast:
 
     def __init__(self, model: EngineModel, arrivals: SequenceOf[Arrival], start_s: float) -> None:
         self._config = config = model.config
-        self._seconds, self._slowdown = model._step_time.seconds, model.slowdown
+        self._seconds, self._slowdown = model.step_time.seconds, model.slowdown
         self._size = config.block_size_tokens
-        self._cache = CacheForecast(model._pool, self._size, caching=config.prefix_caching)
+        self._cache = CacheForecast(model.pool, self._size, caching=config.prefix_caching)
         self._now_s = start_s
         self._steps = 0  # decode steps
         self._preemptions = 0

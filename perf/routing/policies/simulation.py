@@ -24,6 +24,11 @@ class Simulation(Protocol):
         """Virtual time."""
         ...
 
+    @property
+    def transit_s(self) -> float:
+        """From a decision to the engine's queue."""
+        ...
+
     def engine_model(self, engine_id: EngineId) -> EngineModel:
         """The engine itself, as it will be at the end of the step under way."""
         ...

@@ -28,6 +28,7 @@ class FakeSimulation:
 
     def __init__(self, models: dict[str, EngineModel] | None = None) -> None:
         self.now_s = 0.0
+        self.transit_s = 0.01
         self.models = models or {}
         self.step_ends: dict[str, float] = {}
         self.under_way: dict[str, list[EmulatedRequest]] = {}

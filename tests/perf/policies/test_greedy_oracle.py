@@ -13,7 +13,6 @@ from tests.factories import candidate
 from tests.factories import request as routed
 from tests.perf.policies.fakes import FakeSimulation, three
 
-TRANSIT_S = 0.01
 ASKED = routed(request_id="x", prompt_tokens=100)
 PROMPT = np.arange(100, dtype=np.uint32)
 
@@ -27,7 +26,7 @@ def simulation() -> FakeSimulation:
 
 
 def oracle(simulation: FakeSimulation, seed: int = 0) -> GreedyOracle:
-    policy = GreedyOracle(Random(seed), transit_s=TRANSIT_S)
+    policy = GreedyOracle(Random(seed))
     policy.attach(simulation)
     return policy
 
@@ -50,7 +49,7 @@ def test_costs_are_true_times_to_the_first_token(simulation: FakeSimulation) -> 
     decision = oracle(simulation).choose(ASKED, three())
 
     # b: one step; c: what its step has left, one step, as 64 tokens are cached by then.
-    assert decision.costs[1] == pytest.approx(TRANSIT_S + 0.1)
+    assert decision.costs[1] == pytest.approx(simulation.transit_s + 0.1)
     assert decision.engine_id == "b"
     assert decision.costs[0] > decision.costs[1]
     assert decision.costs[2] > decision.costs[1]
@@ -92,11 +91,11 @@ def test_requests_still_under_way_count(simulation: FakeSimulation) -> None:
 def test_requests_that_arrived_are_counted_once(simulation: FakeSimulation) -> None:
     policy = oracle(simulation)
     policy.choose(ASKED, [candidate("a")])
-    simulation.advance(TRANSIT_S)
+    simulation.advance(simulation.transit_s)
     model = simulation.models["a"]
     model.add(EmulatedRequest(request_id="x", token_ids=PROMPT, max_tokens=1))
-    model.step(TRANSIT_S)
-    simulation.step_ends["a"] = TRANSIT_S + 0.1
+    model.step(simulation.transit_s)
+    simulation.step_ends["a"] = simulation.transit_s + 0.1
     simulation.prompts["y"] = PROMPT + 1000
 
     decision = policy.choose(replace(ASKED, request_id="y"), [candidate("a")])
