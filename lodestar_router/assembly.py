@@ -1,17 +1,17 @@
 """Config in, a running router out: every object is made and wired here.
 
-    start   listen, probe every engine once, then serve
+    start   find the engines, probe each of them once, listen
     run     until told to stop
     stop    drain clients, end watches and trainer
 
-An engine that is down at start is shown as down and probed on; engines that
+An engine that is down at start is shown as down and probed on; named engines that
 contradict each other stop the start, while there is somebody to read why.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,10 @@ from lodestar_router.core.fleet import Fleet
 from lodestar_router.core.prefix_index import PrefixIndex
 from lodestar_router.core.types import EngineId, EngineSpec
 from lodestar_router.describe import describe_engine, gauge_rows
+from lodestar_router.discovery.base import Discovered
+from lodestar_router.discovery.discovery import Discovery
+from lodestar_router.discovery.static import StaticSource
+from lodestar_router.engine_set import EngineSet
 from lodestar_router.engines.api import EngineApi
 from lodestar_router.engines.feeds import EngineFeeds
 from lodestar_router.engines.watch import EngineWatch, WatchSettings
@@ -42,7 +46,6 @@ from lodestar_router.proxy.handler import RouteHandler
 from lodestar_router.proxy.metrics import GaugeRow, Metrics
 from lodestar_router.proxy.server import Server
 from lodestar_router.steering import make_policy
-from lodestar_router.tasks import cancel, spawn
 from lodestar_router.tokenizers import Tokenizers
 from lodestar_router.trainer.link import TrainerLink, trainer_command
 
@@ -61,13 +64,28 @@ class Router:
         self.index = PrefixIndex()
         self.fleet = Fleet(prefix_view=self.index.kind, log_residual=self._tracker.value)
         self._identity = ModelIdentity(self.fleet, allow_mixed=config.allow_mixed_models)
-        self._pools: dict[EngineId, EnginePool] = {}
-        self.watches: dict[EngineId, EngineWatch] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._engine_keys: dict[EngineId, str] = {}
         self.policy = make_policy(config)
         self.learned = learned_in(self.policy)
         self.trainer = self._make_trainer()
         self.metrics = Metrics()
+        self.engines = EngineSet(
+            fleet=self.fleet,
+            index=self.index,
+            tracker=self._tracker,
+            identity=self._identity,
+            metrics=self.metrics,
+            make_api=self._make_api,
+            make_watch=self._make_watch,
+            make_pool=self._make_pool,
+        )
+        self.discovery = Discovery(self._apply_engines)
+        self.fleet.complete = False
+
+    @property
+    def watches(self) -> dict[EngineId, EngineWatch]:
+        """The watch of every engine."""
+        return self.engines.watches
 
     def _make_trainer(self) -> TrainerLink | None:
         policy = self.learned
@@ -92,8 +110,8 @@ class Router:
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
         self.tokenizers = Tokenizers(config.tokenizer_of, self._api_serving)
         await self.tokenizers.load_configured(config.tokenizers)
-        for spec in config.engines:
-            self._add_engine(spec)
+        specs = config.engines
+        await self.discovery.use([(specs, lambda: StaticSource(specs))])
         server = self._make_server()
         await self._first_probes()
         port = await server.start(config.host, config.port)
@@ -102,12 +120,21 @@ class Router:
             self.trainer.start()
         return port
 
-    def _add_engine(self, spec: EngineSpec) -> None:
+    async def _apply_engines(self, told: Sequence[Discovered]) -> None:
+        await self.engines.apply(told)
+        self.fleet.complete = self.discovery.synced
+
+    def _make_api(self, spec: EngineSpec) -> EngineApi:
+        key = self._config.api_keys.get(spec.engine_id)
+        if key is None:
+            self._engine_keys.pop(spec.engine_id, None)
+        else:
+            self._engine_keys[spec.engine_id] = key
+        return EngineApi(spec, self._session, key=key)
+
+    def _make_pool(self, spec: EngineSpec) -> EnginePool:
         config = self._config
-        engine_id = spec.engine_id
-        self.fleet.add(spec)
-        self.index.add_engine(engine_id)
-        self._pools[engine_id] = EnginePool(
+        return EnginePool(
             spec,
             Timeouts(
                 connect_s=config.connect_timeout_s,
@@ -116,24 +143,25 @@ class Router:
                 total_s=config.total_timeout_s,
             ),
         )
-        watch = self.watches[engine_id] = EngineWatch(
-            EngineApi(spec, self._session, key=config.api_keys.get(engine_id)),
+
+    def _make_watch(self, api: EngineApi) -> EngineWatch:
+        return EngineWatch(
+            api,
             EngineFeeds(
-                spec,
+                api.spec,
                 fleet=self.fleet,
                 index=self.index,
                 context=self._context,
                 clock=self._clock,
-                kv_events=config.kv_events,
+                kv_events=self._config.kv_events,
             ),
             fleet=self.fleet,
             index=self.index,
-            settings=WatchSettings(metrics_interval_s=config.metrics_interval_s),
+            settings=WatchSettings(metrics_interval_s=self._config.metrics_interval_s),
             clock=self._clock,
             check=self._identity.check,
             on_up=self.tokenizers.engine_up,
         )
-        self._tasks.append(spawn(watch.run(), name=f"watch {engine_id}"))
 
     def _api_serving(self, model: str) -> EngineApi | None:
         """An engine that is up and serves the model."""
@@ -150,13 +178,13 @@ class Router:
             fleet=self.fleet,
             index=self.index,
             policy=self.policy,
-            pools=self._pools,
-            engine_keys=config.api_keys,
+            pools=self.engines.pools,
+            engine_keys=self._engine_keys,
             feedback=feedback,
             metrics=self.metrics,
             clock=self._clock,
             retries=config.retries,
-            on_trouble=lambda engine_id: self.watches[engine_id].kick(),
+            on_trouble=self.engines.kick,
         )
         return Server(
             routes=RouteHandler(
@@ -173,7 +201,7 @@ class Router:
                 config=config.effective(),
                 decisions=feedback.log,
             ),
-            pools=self._pools,
+            pools=self.engines.pools,
             limits=Limits(body_bytes=config.max_body_bytes),
         )
 
@@ -189,7 +217,8 @@ class Router:
         """
         try:
             async with asyncio.timeout(_FIRST_PROBES_S):
-                await asyncio.gather(*(watch.probed.wait() for watch in self.watches.values()))
+                await self.discovery.applied.wait()
+                await asyncio.gather(*(watch.probed.wait() for watch in self.engines))
         except TimeoutError:
             _logger.warning("not all engines have answered yet; serving with those that have")
         for conflict in self._identity.conflicts.values():
@@ -221,7 +250,8 @@ class Router:
         server = getattr(self, "_server", None)
         if server is not None:
             await server.stop(drain_s)
-        await cancel(*self._tasks)
+        await self.discovery.stop()
+        await self.engines.stop()
         if self.trainer is not None:
             await self.trainer.stop()
         await self.tokenizers.close()

@@ -26,10 +26,12 @@ def describe_engine(
     load = snapshot.load
     return {
         "engine_id": engine_id,
+        "name": state.spec.name,
         "url": state.spec.url,
         "gpu": state.spec.gpu,
         "up": state.up,
         "reason": state.reason,
+        "holds": dict(state.holds),
         "since_s": None if state.changed_at_s is None else now_s - state.changed_at_s,
         "version": state.version,
         "serving_models": [card["id"] for card in state.cards],
@@ -113,7 +115,8 @@ def _engine_rows(state: EngineState, fleet: Fleet, now_s: float) -> Iterator[Gau
     labels = {"engine": str(state.spec.engine_id)}
     snapshot = fleet.snapshot(state.spec.engine_id, now_s)
     age_s = snapshot.load_age_s(now_s)
-    yield "lodestar:engine_up", "1 if the engine can take requests.", labels, float(state.up)
+    takes_requests = float(state.up and not state.holds)
+    yield "lodestar:engine_up", "1 if the engine can take requests.", labels, takes_requests
     yield (
         "lodestar:inflight_requests",
         "Requests sent and not yet ended.",

@@ -28,6 +28,10 @@ class ModelIdentity:
             self.conflicts[engine_id] = conflict
         return conflict
 
+    def forget(self, engine_id: EngineId) -> None:
+        """The engine is none of the router's any more."""
+        self.conflicts.pop(engine_id, None)
+
     def _expected(self, engine_id: EngineId, cards: Sequence[ModelCard]) -> str | None:
         expected = self._fleet[engine_id].spec.model
         served = [card["id"] for card in cards]
@@ -40,7 +44,8 @@ class ModelIdentity:
             return None
         roots = {card["id"]: card.get("root") for card in cards}
         for other in self._fleet:
-            if other.spec.engine_id == engine_id:
+            # One that takes no new requests is on its way out, in a roll-out of another model say.
+            if other.spec.engine_id == engine_id or other.holds:
                 continue
             for card in other.cards:
                 mine, theirs = roots.get(card["id"]), card.get("root")

@@ -40,6 +40,10 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {"core", "config", "engines", "errors", "tasks"},
         {*ANY_STDLIB, "numpy", "aiohttp", "msgspec", "zmq"},
     ),
+    "discovery": (
+        {"core", "config", "discovery", "errors", "tasks"},
+        {*ANY_STDLIB, "aiohttp", "msgspec", "kubernetes_asyncio"},
+    ),
     "proxy": (
         {"core", "config", "policy", "tokens", "proxy", "errors", "tasks", "__init__"},
         {*ANY_STDLIB, "numpy", "aiohttp", "httptools", "msgspec", "prometheus_client"},
@@ -53,6 +57,10 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "cli": ({"*"}, {*ANY_STDLIB, "uvloop"}),
     "assembly": ({"*"}, {*ANY_STDLIB, "aiohttp", "zmq"}),
     "describe": ({"*"}, PURE_STDLIB),
+    "engine_set": (
+        {"core", "discovery", "engines", "features", "model_identity", "proxy", "tasks"},
+        {*ANY_STDLIB},
+    ),
     "feedback": ({"core", "explain", "features"}, PURE_STDLIB),
     "explain": ({"core", "features"}, PURE_STDLIB),
     "steering": ({"config", "policy"}, PURE_STDLIB),

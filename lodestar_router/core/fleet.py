@@ -35,6 +35,7 @@ class EngineState:
     up: bool = False
     reason: str = "not probed yet"  # why it is down, for people
     changed_at_s: float | None = None  # when `up` last changed
+    holds: dict[str, str] = field(default_factory=dict)  # who forbids new requests -> why
     version: str | None = None
     cards: Sequence[ModelCard] = ()
     load: EngineLoad | None = None
@@ -49,6 +50,11 @@ class EngineState:
     def serves(self, model: str) -> bool:
         """Whether the engine's model list names `model`."""
         return any(card.get("id") == model for card in self.cards)
+
+    @property
+    def trouble(self) -> str:
+        """Why it takes no requests, for people; "" if it does."""
+        return "; ".join([*([self.reason] if not self.up else []), *self.holds.values()])
 
 
 @dataclass(slots=True, eq=False)
@@ -94,6 +100,7 @@ class Fleet:
         self._seen_models: set[str] = set()
         self._prefix_view = prefix_view
         self._log_residual = log_residual
+        self.complete = True  # False: there may be engines that nobody has told of yet
 
     def __iter__(self) -> Iterator[EngineState]:
         return iter(self._states.values())
@@ -117,6 +124,23 @@ class Fleet:
     def remove(self, engine_id: EngineId) -> None:
         """Forget an engine; tickets of its running requests stay valid."""
         self._states.pop(engine_id, None)
+
+    def update(self, spec: EngineSpec) -> None:
+        """The same engine is described anew; what is known of it stays."""
+        self._states[spec.engine_id].spec = spec
+
+    def hold(self, engine_id: EngineId, by: str, reason: str) -> None:
+        """Send no new requests until `by` releases the engine; running ones go on.
+
+        Unlike a mark as down this says nothing of the engine: its load and cards stay known.
+        """
+        if (state := self._states.get(engine_id)) is not None:
+            state.holds[by] = reason
+
+    def release(self, engine_id: EngineId, by: str) -> None:
+        """`by` has nothing against new requests any more."""
+        if (state := self._states.get(engine_id)) is not None:
+            state.holds.pop(by, None)
 
     def mark_up(self, engine_id: EngineId, cards: Sequence[ModelCard], now_s: float) -> None:
         """The engine answered and serves these models."""
@@ -151,7 +175,7 @@ class Fleet:
             NoCandidateError: engines serve it, none can take a request.
         """
         serving = [state for state in self._states.values() if state.serves(model)]
-        usable = [s for s in serving if s.up and s.spec.engine_id not in excluded]
+        usable = [s for s in serving if s.up and not s.holds and s.spec.engine_id not in excluded]
         if usable:
             return usable
         if not serving and model not in self._seen_models and self._knows_all_models():
@@ -161,14 +185,15 @@ class Fleet:
         raise NoCandidateError(
             model,
             {
-                str(s.spec.engine_id): s.reason or "failed this request"
+                str(s.spec.engine_id): s.trouble
+                or ("failed this request" if serving else "does not serve it now")
                 for s in (serving or self._states.values())
             },
         )
 
     def _knows_all_models(self) -> bool:
-        """False while an engine that never answered might serve anything."""
-        return all(state.cards for state in self._states.values())
+        """False while an engine that never answered, or is not known yet, might serve anything."""
+        return self.complete and all(state.cards for state in self._states.values())
 
     def snapshot(self, engine_id: EngineId, now_s: float) -> EngineSnapshot:
         """The engine as believed now."""

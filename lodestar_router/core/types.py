@@ -64,7 +64,9 @@ class EngineSpec:
     engine_id: EngineId
     url: str  # scheme://host:port, no trailing slash
     gpu: str = UNKNOWN_GPU  # GPU kind, e.g. "A30": groups engines of equal speed
+    name: str = ""  # what runs it: a pod's or service's name; "" if nothing does
     model: str | None = None  # expected served model; None: ask the engine
+    models: tuple[str, ...] = ()  # the only ones to send there; (): all that it says it serves
     kv_events: tuple[str, ...] = ()  # ZMQ PUB endpoints, one per data-parallel rank
     kv_replay: tuple[str, ...] = ()  # ZMQ ROUTER endpoints, same order
     scheduler_stats: tuple[str, ...] = ()  # ZMQ PUB endpoints of the stats plugin, per API server

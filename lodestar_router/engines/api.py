@@ -13,6 +13,12 @@ import msgspec
 from lodestar_router.core.types import EngineSpec
 from lodestar_router.errors import EngineError, EngineTimeoutError
 
+_NO_ENDPOINT = frozenset({404, 405, 501})
+
+
+class NoEndpointError(EngineError):
+    """The engine answered that it has no such endpoint."""
+
 
 class EngineApi:
     """One engine's endpoints."""
@@ -28,6 +34,7 @@ class EngineApi:
         """The cards of GET /v1/models.
 
         Raises:
+            NoEndpointError: it has no such list.
             EngineError: no answer, or not a model list.
         """
         answer = await self._json("GET", "/v1/models", timeout_s)
@@ -47,6 +54,19 @@ class EngineApi:
         version = answer.get("version") if isinstance(answer, dict) else None
         return version if isinstance(version, str) else None
 
+    async def is_sleeping(self, timeout_s: float) -> bool | None:
+        """Whether the engine's weights are off the GPU; None if it has no sleep mode.
+
+        Raises:
+            EngineError: no answer.
+        """
+        try:
+            answer = await self._json("GET", "/is_sleeping", timeout_s)
+        except NoEndpointError:
+            return None
+        sleeping = answer.get("is_sleeping") if isinstance(answer, dict) else None
+        return sleeping if isinstance(sleeping, bool) else None
+
     async def kv_event_sources(self, timeout_s: float) -> Any:
         """The JSON of GET /kv_event_sources; None if the engine has no such endpoint."""
         try:
@@ -58,6 +78,7 @@ class EngineApi:
         """The page of GET /metrics.
 
         Raises:
+            NoEndpointError: it has no such page.
             EngineError: no answer.
         """
         return await self._call("GET", "/metrics", timeout_s)
@@ -95,6 +116,8 @@ class EngineApi:
                 timeout=aiohttp.ClientTimeout(total=timeout_s),
             ) as answer:
                 body = await answer.read()
+                if answer.status in _NO_ENDPOINT:
+                    raise NoEndpointError(f"{url} answered {answer.status}")
                 if answer.status != 200:
                     raise EngineError(f"{url} answered {answer.status}")
                 return body

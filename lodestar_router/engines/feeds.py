@@ -16,7 +16,7 @@ import zmq.asyncio
 from lodestar_router.core.fleet import Fleet
 from lodestar_router.core.kv_events import ViewId
 from lodestar_router.core.prefix_index import PrefixIndex
-from lodestar_router.core.types import EngineSpec
+from lodestar_router.core.types import EngineSpec, PrefixViewKind
 from lodestar_router.engines.api import EngineApi
 from lodestar_router.engines.kv_endpoints import (
     KvEventSource,
@@ -48,7 +48,7 @@ class EngineFeeds:
         clock: Callable[[], float],
         kv_events: bool = True,
     ) -> None:
-        self._spec = spec
+        self.spec = spec  # read by start(): another one for the same engine may be put here
         self._fleet = fleet
         self._index = index
         self._context = context
@@ -64,28 +64,36 @@ class EngineFeeds:
         wanted = await self._find_sources(api) if self._use_kv_events else ()
         for source in [source for source in self._kv if source not in wanted]:
             await cancel(self._kv.pop(source)[1])
+            # What comes in its place, if anything does, tells the whole cache anew.
+            view = ViewId(self.spec.engine_id, source.dp_rank)
+            self._index.reset(view)
+            self._index.set_kind(view, PrefixViewKind.NONE)
         for source in wanted:
             if source not in self._kv:
                 self._kv[source] = self._subscribe(source)
-        if self._spec.scheduler_stats and self._stats is None:
+        endpoints = ",".join(resolve_endpoint(e, self._host) for e in self.spec.scheduler_stats)
+        if self._stats is not None and ",".join(self._stats.endpoints) != endpoints:
+            await cancel(self._stats_task)
+            self._stats = None
+        if endpoints and self._stats is None:
             self._stats = StatsSubscriber(
-                self._spec.engine_id,
-                ",".join(resolve_endpoint(e, self._host) for e in self._spec.scheduler_stats),
+                self.spec.engine_id,
+                endpoints,
                 self._on_stats,
                 context=self._context,
                 clock=self._clock,
             )
-            self._stats_task = spawn(self._stats.run(), name=f"stats {self._spec.engine_id}")
+            self._stats_task = spawn(self._stats.run(), name=f"stats {self.spec.engine_id}")
 
     @property
     def _host(self) -> str:
-        return urlsplit(self._spec.url).hostname or ""
+        return urlsplit(self.spec.url).hostname or ""
 
     async def _find_sources(self, api: EngineApi) -> tuple[KvEventSource, ...]:
-        if not self._spec.kv_events:
+        if not self.spec.kv_events:
             answer = await api.kv_event_sources(_SOURCES_TIMEOUT_S)
             return tuple(parse_kv_event_sources(answer, self._host))
-        replays = [*self._spec.kv_replay, *[None] * len(self._spec.kv_events)]
+        replays = [*self.spec.kv_replay, *[None] * len(self.spec.kv_events)]
         return tuple(
             KvEventSource(
                 dp_rank=rank,
@@ -94,13 +102,13 @@ class EngineFeeds:
                 topic=b"",
             )
             for rank, (endpoint, replay) in enumerate(
-                zip(self._spec.kv_events, replays, strict=False)
+                zip(self.spec.kv_events, replays, strict=False)
             )
         )
 
     def _subscribe(self, source: KvEventSource) -> "tuple[KvSubscriber, asyncio.Task[None]]":
         subscriber = KvSubscriber(
-            ViewId(self._spec.engine_id, source.dp_rank),
+            ViewId(self.spec.engine_id, source.dp_rank),
             source.endpoint,
             source.replay_endpoint,
             self._index,
@@ -113,7 +121,7 @@ class EngineFeeds:
         assert self._stats is not None
         load = self._stats.load()
         if load is not None:
-            self._fleet.observe_load(self._spec.engine_id, load)
+            self._fleet.observe_load(self.spec.engine_id, load)
 
     def engine_restarted(self) -> None:
         """The engine is a new process: what its predecessor cached is gone."""

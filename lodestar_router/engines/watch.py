@@ -13,24 +13,25 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from lodestar_router.core.fleet import Fleet, ModelCard
 from lodestar_router.core.prefix_index import PrefixIndex
 from lodestar_router.core.types import EngineId, EngineLoad
-from lodestar_router.engines.api import EngineApi
+from lodestar_router.engines.api import EngineApi, NoEndpointError
 from lodestar_router.engines.feeds import EngineFeeds
 from lodestar_router.engines.metrics_text import MetricsReport, parse_metrics, to_load
 from lodestar_router.errors import EngineError, EngineTimeoutError
 
 _logger = logging.getLogger(__name__)
 
-PROBE_TIMEOUT_S = 5.0
 PROBE_BACKOFF_S = (0.25, 0.5, 1.0, 2.0)  # an engine loads its model for a minute or more
 DOWN_AFTER_S = 15.0  # a busy API server may answer /metrics late, but not that late
 # Time alone is no proof: when this whole machine stood still, one poll times out late.
 DOWN_AFTER_TIMEOUTS = 5
 MODELS_EVERY_S = 10.0  # adapters come and go without a restart
+SLEEP = "sleep"  # who holds an engine that sleeps
 _STATS_FRESH_S = 1.0  # the plugin sends a heartbeat several times a second
 
 ModelCheck = Callable[[EngineId, Sequence[ModelCard]], str | None]
@@ -42,6 +43,7 @@ class WatchSettings:
 
     metrics_interval_s: float
     metrics_timeout_s: float = 2.0
+    probe_timeout_s: float = 10.0
 
 
 class EngineWatch:
@@ -74,13 +76,29 @@ class EngineWatch:
         self._check = check
         self._on_up = on_up
         self._wake = asyncio.Event()
+        self._probe_due = False
+        self._feeds_due = False
         self._start_time_s: float | None = None
+        self._can_sleep = True  # until it shows that it has no sleep mode
+        self.said_asleep = False  # somebody else says that it sleeps; its own word counts more
         self.probed = asyncio.Event()  # set once the first probe has ended, well or not
         self.metrics_errors = 0
 
     def kick(self) -> None:
         """A request had trouble with the engine: look at once."""
         self._wake.set()
+
+    def refresh(self) -> None:
+        """What the engine serves may have changed: ask at once."""
+        self._probe_due = True
+        self._wake.set()
+
+    def reconfigure(self, api: EngineApi) -> None:
+        """The same engine has other feeds or another key."""
+        self.api = api
+        self.feeds.spec = api.spec
+        self._feeds_due = True
+        self.refresh()
 
     async def run(self) -> None:
         """Probe, then poll while the engine is up, forever."""
@@ -108,12 +126,18 @@ class EngineWatch:
         Raises:
             EngineError: it cannot take requests.
         """
-        cards = await self.api.models(PROBE_TIMEOUT_S)
+        self._probe_due = False  # before the first await: what changes from here on is a new one
+        timeout_s = self._settings.probe_timeout_s
         state = self._fleet[self._id]
+        cards = await self._cards(timeout_s)
         was_up = state.up
         if not was_up:
-            state.version = await self.api.version(PROBE_TIMEOUT_S)
+            state.version = await self.api.version(timeout_s)
+            self._can_sleep = True
+        if not was_up or self._feeds_due:
+            self._feeds_due = False
             await self.feeds.start(self.api)
+        await self._look_asleep(timeout_s)
         # Checked with no await before the mark: of two engines probed at once that
         # contradict each other, the second must see the first.
         conflict = self._check(self._id, cards)
@@ -125,6 +149,36 @@ class EngineWatch:
             _logger.info("engine %s is up: %s", self._id, [card["id"] for card in cards])
             await self._read_metrics()
 
+    async def _cards(self, timeout_s: float) -> list[ModelCard]:
+        """The models to send there: those declared, else all that the engine lists.
+
+        Raises:
+            EngineError: it does not answer.
+        """
+        declared = self._fleet[self._id].spec.models
+        try:
+            listed = await self.api.models(timeout_s)
+        except NoEndpointError:
+            if not declared:
+                raise
+            listed = []
+        if not declared:
+            return list(listed)
+        cards = {card["id"]: card for card in listed}
+        return [cards.get(model) or _declared_card(model) for model in declared]
+
+    async def _look_asleep(self, timeout_s: float) -> None:
+        """Hold the engine while it sleeps: a request would wait until somebody wakes it."""
+        try:
+            answer = await self.api.is_sleeping(timeout_s) if self._can_sleep else None
+        except EngineError:
+            return  # it may have either answer: leave it as it is
+        self._can_sleep = answer is not None
+        if self.said_asleep if answer is None else answer:
+            self._fleet.hold(self._id, SLEEP, "sleeping")
+        else:
+            self._fleet.release(self._id, SLEEP)
+
     async def _poll_until_down(self) -> None:
         answered_at_s = self._clock()
         models_at_s = answered_at_s
@@ -132,6 +186,8 @@ class EngineWatch:
         while self._fleet[self._id].up:
             await self._pause(self._settings.metrics_interval_s)
             try:
+                if self._probe_due:
+                    models_at_s = -inf  # until a probe succeeds
                 if self._clock() - models_at_s > MODELS_EVERY_S:
                     await self._probe()
                     models_at_s = self._clock()
@@ -149,10 +205,14 @@ class EngineWatch:
         """Poll /metrics once.
 
         Raises:
-            EngineError: the engine did not answer. A page without vLLM's metrics, or
-                that cannot be read, is counted and otherwise like no page.
+            EngineError: the engine did not answer. No such page, one without vLLM's
+                metrics or that cannot be read is counted, and nothing follows from it.
         """
-        page = await self.api.metrics(self._settings.metrics_timeout_s)
+        try:
+            page = await self.api.metrics(self._settings.metrics_timeout_s)
+        except NoEndpointError:
+            self.metrics_errors += 1
+            return
         try:
             report = parse_metrics(page)
         except EngineError:
@@ -216,3 +276,9 @@ class EngineWatch:
     def describe(self) -> dict[str, Any]:
         """For /engines: the feeds and the trouble with them."""
         return {**self.feeds.describe(), "metrics_errors": self.metrics_errors}
+
+
+def _declared_card(model: str) -> ModelCard:
+    """The card of a model that the operator declares and the engine does not list."""
+    return {"id": model, "object": "model", "created": 0, "owned_by": "vllm",
+            "root": None, "parent": None}  # fmt: skip

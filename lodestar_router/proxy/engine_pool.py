@@ -44,6 +44,12 @@ class EnginePool:
         self.path_prefix = parts.path.rstrip("/").encode()
         self._idle: deque[tuple[EngineConnection, float]] = deque()
         self._busy: set[EngineConnection] = set()
+        self._connecting = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether exchanges are under way, or connections for them."""
+        return bool(self._busy) or self._connecting > 0
 
     def take_idle(self) -> EngineConnection | None:
         """An open connection that carried an exchange lately, if there is one."""
@@ -63,6 +69,7 @@ class EnginePool:
             EngineError, EngineTimeoutError: the engine cannot be reached.
         """
         loop = asyncio.get_running_loop()
+        self._connecting += 1
         try:
             async with asyncio.timeout(self._timeouts.connect_s or None):
                 _, connection = await loop.create_connection(
@@ -75,6 +82,8 @@ class EnginePool:
             raise EngineTimeoutError(f"{self.spec.url} did not accept a connection") from error
         except OSError as error:
             raise EngineError(f"{self.spec.url} cannot be reached: {error}") from error
+        finally:
+            self._connecting -= 1
         self._busy.add(connection)
         return connection
 

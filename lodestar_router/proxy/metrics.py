@@ -139,6 +139,14 @@ class Metrics:
         agreement = "equal" if expected_tokens == reported_tokens else "differs"
         self._cached_agreement.labels(engine_id, agreement).inc()
 
+    def forget(self, engine_id: str) -> None:
+        """Drop the series of an engine that left, so that pods coming and going leave none."""
+        for metric in (
+            self._requests, self._decisions, self._retries, self._ttft, self._prompt_tokens,
+            self._expected_cached, self._reported_cached, self._cached_agreement,
+        ):  # fmt: skip
+            metric.remove_by_labels({"engine": engine_id})
+
     def add_gauges(self, rows: Callable[[], Iterable[GaugeRow]]) -> None:
         """Read gauges from the objects that own the values, at every scrape."""
         self.registry.register(_GaugeCollector(rows))

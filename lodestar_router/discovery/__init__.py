@@ -1,0 +1,1 @@
+"""Where engines come from: named by the operator, or found in Kubernetes."""
