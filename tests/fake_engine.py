@@ -37,6 +37,11 @@ class FakeEngine:
         self.gap_s = 0.0
         self.cached_tokens: int | None = None
         self.metrics_delay_s = 0.0
+        self.models_delay_s = 0.0
+        self.lists_models = True  # False: GET /v1/models is 404
+        self.has_metrics = True
+        self.sleeping: bool | None = None  # None: no sleep mode
+        self.adapters: list[str] = []
         self.process_start_s = 1.0
         self.requests: list[tuple[str, dict[str, str], bytes]] = []  # target, headers, body
         self.aborted = 0
@@ -53,6 +58,7 @@ class FakeEngine:
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/version", self._version)
+        app.router.add_get("/is_sleeping", self._is_sleeping)
         app.router.add_post("/{path:.*}", self._post)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
@@ -67,11 +73,22 @@ class FakeEngine:
             self._runner = None
 
     async def _models(self, _: web.Request) -> web.Response:
+        await asyncio.sleep(self.models_delay_s)
+        if not self.lists_models:
+            raise web.HTTPNotFound
         card = {"id": self.model, "object": "model", "root": self.root, "max_model_len": 4096}
-        return web.json_response({"object": "list", "data": [card]})
+        adapters = [{"id": name, "parent": self.model} for name in self.adapters]
+        return web.json_response({"object": "list", "data": [card, *adapters]})
+
+    async def _is_sleeping(self, _: web.Request) -> web.Response:
+        if self.sleeping is None:
+            raise web.HTTPNotFound
+        return web.json_response({"is_sleeping": self.sleeping})
 
     async def _metrics(self, _: web.Request) -> web.Response:
         await asyncio.sleep(self.metrics_delay_s)
+        if not self.has_metrics:
+            raise web.HTTPNotFound
         return web.Response(text=f"{METRICS}process_start_time_seconds {self.process_start_s}\n")
 
     async def _version(self, _: web.Request) -> web.Response:

@@ -131,3 +131,52 @@ def test_card_is_the_one_that_models_shows() -> None:
     assert [fleet.card(card["id"]) for card in fleet.models()] == fleet.models()
     fleet.mark_down(B, "gone", 3.0)
     assert fleet.card("big") is None
+
+
+def test_held_engine_gets_nothing_new_and_keeps_what_is_known_of_it() -> None:
+    fleet = fleet_of(A, B)
+    fleet.observe_load(A, load(1.0))
+
+    fleet.hold(A, "discovery", "not ready")
+    fleet.hold(A, "sleep", "sleeping")
+    fleet.release(A, "discovery")
+
+    assert [state.spec.engine_id for state in fleet.usable("tiny")] == [B]
+    with pytest.raises(NoCandidateError, match="a: sleeping, b: failed this request"):
+        fleet.usable("tiny", excluded={B})
+    assert fleet.snapshot(A, 2.0).load is not None
+    fleet.release(A, "sleep")
+    assert len(fleet.usable("tiny")) == 2
+
+
+def test_holds_of_an_engine_that_left_are_ignored() -> None:
+    fleet = fleet_of(A)
+    fleet.remove(A)
+
+    fleet.hold(A, "discovery", "terminating")
+    fleet.release(A, "discovery")
+
+    assert A not in fleet
+
+
+def test_unknown_model_is_unavailable_while_engines_may_be_missing() -> None:
+    fleet = Fleet()
+    fleet.complete = False
+
+    with pytest.raises(NoCandidateError, match="none known"):
+        fleet.usable("tiny")
+    fleet.complete = True
+
+    with pytest.raises(ModelNotFoundError):
+        fleet.usable("tiny")
+
+
+def test_updated_description_leaves_counts_alone() -> None:
+    fleet = fleet_of(A)
+    fleet.dispatch(A, prompt_tokens=10, cached_prefix_tokens=0)
+
+    fleet.update(EngineSpec(engine_id=A, url="http://a", gpu="A30"))
+
+    snapshot = fleet.snapshot(A, 1.0)
+    assert (snapshot.gpu, snapshot.inflight_requests) == ("A30", 1)
+    assert fleet[A].up
