@@ -41,10 +41,12 @@ from lodestar_router.policy.staged import learned_in
 from lodestar_router.proxy.client_connection import Limits
 from lodestar_router.proxy.control import ControlHandler
 from lodestar_router.proxy.dispatcher import Dispatcher
-from lodestar_router.proxy.engine_pool import EnginePool, Timeouts
+from lodestar_router.proxy.engine_pool import EnginePool
+from lodestar_router.proxy.forwarder import Forwarder
 from lodestar_router.proxy.handler import RouteHandler
 from lodestar_router.proxy.metrics import GaugeRow, Metrics
 from lodestar_router.proxy.server import Server
+from lodestar_router.resilience import circuits_of, retries_of, timeouts_of
 from lodestar_router.steering import make_policy
 from lodestar_router.tokenizers import Tokenizers
 from lodestar_router.trainer.link import TrainerLink, trainer_command
@@ -62,7 +64,12 @@ class Router:
         self._clock = time.monotonic
         self._tracker = ResidualTracker()
         self.index = PrefixIndex()
-        self.fleet = Fleet(prefix_view=self.index.kind, log_residual=self._tracker.value)
+        self.fleet = Fleet(
+            prefix_view=self.index.kind,
+            log_residual=self._tracker.value,
+            circuits=circuits_of(config),
+        )
+        self._timeouts = timeouts_of(config)
         self._identity = ModelIdentity(self.fleet, allow_mixed=config.allow_mixed_models)
         self._engine_keys: dict[EngineId, str] = {}
         self.policy = make_policy(config)
@@ -133,18 +140,16 @@ class Router:
         return EngineApi(spec, self._session, key=key)
 
     def _make_pool(self, spec: EngineSpec) -> EnginePool:
-        config = self._config
+        engine_id = spec.engine_id
         return EnginePool(
             spec,
-            Timeouts(
-                connect_s=config.connect_timeout_s,
-                first_byte_s=config.first_byte_timeout_s,
-                idle_s=config.idle_timeout_s,
-                total_s=config.total_timeout_s,
-            ),
+            self._timeouts,
+            hang_s=self._config.hang_timeout_s,
+            on_hang=lambda: self._engine_hangs(engine_id),
         )
 
     def _make_watch(self, api: EngineApi) -> EngineWatch:
+        pool = self.engines.pools[api.spec.engine_id]
         return EngineWatch(
             api,
             EngineFeeds(
@@ -161,7 +166,18 @@ class Router:
             clock=self._clock,
             check=self._identity.check,
             on_up=self.tokenizers.engine_up,
+            heard_at_s=lambda: pool.heard_at_s,
+            on_silent=pool.give_up_waiting,
         )
+
+    def _engine_hangs(self, engine_id: EngineId) -> None:
+        if engine_id not in self.fleet:  # it left, and its last streams hang
+            return
+        reason = f"no token for {self._config.hang_timeout_s:g} s while streams wait"
+        _logger.warning("engine %s: %s", engine_id, reason)
+        self.fleet[engine_id].circuit.trip(reason, self._clock())
+        self.metrics.engine_failed(engine_id, "hang")
+        self.engines.kick(engine_id)
 
     def _api_serving(self, model: str) -> EngineApi | None:
         """An engine that is up and serves the model."""
@@ -178,13 +194,18 @@ class Router:
             fleet=self.fleet,
             index=self.index,
             policy=self.policy,
-            pools=self.engines.pools,
-            engine_keys=self._engine_keys,
+            forwarder=Forwarder(
+                pools=self.engines.pools,
+                engine_keys=self._engine_keys,
+                on_unreachable=lambda engine, why: self.fleet.mark_down(engine, why, self._clock()),
+                on_trouble=self.engines.kick,
+                resend=config.resend_unanswered,
+            ),
+            timeouts=self._timeouts,
+            retries=retries_of(config, self.metrics),
             feedback=feedback,
             metrics=self.metrics,
             clock=self._clock,
-            retries=config.retries,
-            on_trouble=self.engines.kick,
         )
         return Server(
             routes=RouteHandler(

@@ -6,11 +6,18 @@ from typing import Any
 
 from lodestar_router.core.fleet import EngineState, Fleet
 from lodestar_router.core.prefix_index import PrefixIndex
-from lodestar_router.core.types import EngineId, PrefixViewKind
+from lodestar_router.core.types import CircuitState, EngineId, PrefixViewKind
 from lodestar_router.engines.watch import EngineWatch
 from lodestar_router.features.serving import PublishedModel
 from lodestar_router.proxy.metrics import GaugeRow
 from lodestar_router.trainer.link import TrainerLink
+
+_CIRCUIT_STATES = (
+    CircuitState.CLOSED,
+    CircuitState.RESTING,
+    CircuitState.HALF_OPEN,
+    CircuitState.OPEN,
+)
 
 
 def describe_engine(
@@ -33,6 +40,7 @@ def describe_engine(
         "reason": state.reason,
         "holds": dict(state.holds),
         "since_s": None if state.changed_at_s is None else now_s - state.changed_at_s,
+        "circuit": state.circuit.describe(now_s),
         "version": state.version,
         "serving_models": [card["id"] for card in state.cards],
         "labels": dict(state.spec.labels),
@@ -117,6 +125,18 @@ def _engine_rows(state: EngineState, fleet: Fleet, now_s: float) -> Iterator[Gau
     age_s = snapshot.load_age_s(now_s)
     takes_requests = float(state.up and not state.holds)
     yield "lodestar:engine_up", "1 if the engine can take requests.", labels, takes_requests
+    yield (
+        "lodestar:circuit_state",
+        "0 closed, 1 resting (Retry-After), 2 half-open, 3 open.",
+        labels,
+        _CIRCUIT_STATES.index(state.circuit.state),
+    )
+    yield (
+        "lodestar:circuit_openings",
+        "Times the engine's circuit opened.",
+        labels,
+        state.circuit.opened_total,
+    )
     yield (
         "lodestar:inflight_requests",
         "Requests sent and not yet ended.",

@@ -23,7 +23,8 @@ from lodestar_router.engines.api import EngineApi
 from lodestar_router.engines.watch import SLEEP, EngineWatch
 from lodestar_router.features.residual_tracker import ResidualTracker
 from lodestar_router.model_identity import ModelIdentity
-from lodestar_router.proxy.engine_pool import SWEEP_S, EnginePool
+from lodestar_router.proxy.deadlines import SWEEP_S
+from lodestar_router.proxy.engine_pool import EnginePool
 from lodestar_router.proxy.metrics import Metrics
 from lodestar_router.tasks import cancel, spawn
 

@@ -6,8 +6,12 @@
     │   ├── ModelNotFoundError 404
     │   └── TooLargeError      413
     ├── NoCandidateError       503  every engine was filtered out
-    └── EngineError            502  the engine failed before its first byte
-        └── EngineTimeoutError 504
+    └── EngineError                502  the engine failed before its first byte
+        ├── EngineUnreachableError 502  no connection: nothing was sent to it
+        ├── EngineProtocolError    502  what it said is no HTTP, or breaks its own framing
+        ├── EngineRefusedError     503  it answered that it cannot take the request now
+        └── EngineTimeoutError     504
+            └── DeadlineError      504  the request's own time is over
 
 `status_hint` is what the HTTP edge answers; `code` is the OpenAI error code.
 Foreign errors are translated once, where they enter, with `raise ... from`.
@@ -65,10 +69,34 @@ class NoCandidateError(RouterError):
 
 
 class EngineError(RouterError):
-    """An engine failed before it answered; the request may be sent to another."""
+    """An engine failed before it answered; the request may be sent to another.
+
+    The message reaches the client: it names no address. `cause` is for metrics.
+    """
 
     status_hint = 502
     code = "engine_failed"
+    cause: ClassVar[str] = "closed"
+
+
+class EngineUnreachableError(EngineError):
+    """No connection to the engine could be opened, so it was sent nothing."""
+
+    cause = "unreachable"
+
+
+class EngineProtocolError(EngineError):
+    """The engine's bytes are no HTTP answer, or not the one its head announced."""
+
+    cause = "protocol"
+
+
+class EngineRefusedError(EngineError):
+    """The engine answered 502, 503 or 429: it did not take the request."""
+
+    status_hint = 503
+    code = "engine_overloaded"
+    cause = "refused"
 
 
 class EngineTimeoutError(EngineError):
@@ -76,3 +104,11 @@ class EngineTimeoutError(EngineError):
 
     status_hint = 504
     code = "engine_timeout"
+    cause = "timeout"
+
+
+class DeadlineError(EngineTimeoutError):
+    """The request took longer than it may take in all, which is no engine's fault."""
+
+    code = "request_timeout"
+    cause = "deadline"

@@ -2,6 +2,7 @@
 
 engine, reason, goal, arm       what was chosen, and what decided
 candidates                      what was known and predicted of each engine
+excluded                        the other engines that serve the model, and why they were none
 other                           what the policy that did not steer would have done
 output_tokens, tpot_s, ...      what became of it
 """
@@ -34,6 +35,7 @@ def explain(
         "ttft_s": None if last is None else last.ttft_s,
         "ending": None if last is None or last.ending is None else last.ending.value,
         "candidates": [_candidate(request, decision, index) for index in _indices(decision)],
+        "excluded": dict(decision.excluded or {}),
         "other": None
         if other is None
         else {
@@ -66,6 +68,7 @@ def _candidate(request: RoutedRequest, decision: Decision, index: int) -> dict[s
         "correction": clipped(engine.log_residual),
         "cached_prefix_tokens": candidate.cached_prefix_tokens,
         "prefix_view": engine.prefix_view.value,
+        "circuit": engine.circuit.value,
         "inflight_requests": engine.inflight_requests,
         "inflight_prefill_tokens": engine.inflight_prefill_tokens,
         "load_age_s": engine.load_age_s(request.now_s),

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from math import inf
 
 import aiohttp
 import zmq.asyncio
@@ -212,7 +213,7 @@ async def test_connections_of_an_engine_that_left_are_kept_while_they_are_used()
     async with rig() as it:
         await it.engines.apply([it.told()])
         pool = it.engines.pools[A]
-        connection = await pool.connect()
+        connection = await pool.connect(ends_at_s=inf)
 
         await it.engines.apply([])
         await asyncio.sleep(0)

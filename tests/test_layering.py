@@ -61,6 +61,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {"core", "discovery", "engines", "features", "model_identity", "proxy", "tasks"},
         {*ANY_STDLIB},
     ),
+    "resilience": ({"config", "core", "proxy"}, PURE_STDLIB),
     "feedback": ({"core", "explain", "features"}, PURE_STDLIB),
     "explain": ({"core", "features"}, PURE_STDLIB),
     "steering": ({"config", "policy"}, PURE_STDLIB),

@@ -103,6 +103,12 @@ def share(raw: object) -> float:
     return number
 
 
+def percent(low: float, high: float) -> Convert:
+    """A percentage within bounds, kept as a ratio."""
+    check = factor(low, high)
+    return lambda raw: check(raw) / 100
+
+
 def switch(raw: object) -> bool:
     """True or false."""
     word = str(raw).strip().lower()

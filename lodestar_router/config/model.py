@@ -39,10 +39,16 @@ class Config:
     port: int  # 0: a free one
     max_body_bytes: int
     retries: int
+    retry_budget_ratio: float
+    resend_unanswered: bool
+    circuit_failures: int  # 0: circuits never open
+    circuit_open_s: float
+    hang_timeout_s: float
     connect_timeout_s: float
     first_byte_timeout_s: float
     idle_timeout_s: float
     total_timeout_s: float
+    max_request_timeout_s: float
     routing_logic: str
     policy_mode: str  # active, shadow or canary
     policy_canary: float | None  # share, 0..1; None: not said

@@ -35,6 +35,7 @@ class Setting:
 
 
 _ENGINES, _SERVER, _TIMEOUTS = "engines", "HTTP server", "timeouts (seconds, 0 for none)"
+_FAULTS = "engines that fail"
 _ROUTING, _VIEW, _LEARNING, _OTHER = "routing", "view of the engines", "learning", "other"
 
 SETTINGS: Final = (
@@ -86,10 +87,39 @@ SETTINGS: Final = (
         "6 MiB of JSON, the rest is room for images",
     ),
     Setting(
-        name="retries", field="retries", group=_SERVER, metavar="COUNT", convert=to.whole(0, 10),
+        name="retries", field="retries", group=_FAULTS, metavar="COUNT", convert=to.whole(0, 10),
         default="1",
         help="further engines to try after one failed before its first byte; more would "
-        "spread a request that kills engines",
+        "spread a request that kills engines. Engines that accept no connection do not count",
+    ),
+    Setting(
+        name="retry-budget", field="retry_budget_ratio", group=_FAULTS, metavar="PERCENT",
+        convert=to.percent(0, 100), default="10",
+        help="retries per hundred requests, over time; what they may add to the load when every "
+        "engine fails",
+    ),
+    Setting(
+        name="resend-unanswered", field="resend_unanswered", group=_FAULTS, metavar=None,
+        convert=to.switch, default="false",
+        help="send a request once more to the engine that closed a kept-alive connection before "
+        "any byte of an answer; the engine may then compute it twice",
+    ),
+    Setting(
+        name="circuit-failures", field="circuit_failures", group=_FAULTS, metavar="COUNT",
+        convert=to.whole(0, 1000), default="5",
+        help="failures in a row after which an engine gets no requests for a while (half of them "
+        "failing does the same); 0 for never",
+    ),
+    Setting(
+        name="circuit-open", field="circuit_open_s", group=_FAULTS, metavar="SECONDS",
+        convert=to.seconds(0.01, 3600), default="2",
+        help="for how long; doubled up to 60 while the one request that is then tried fails",
+    ),
+    Setting(
+        name="hang-timeout", field="hang_timeout_s", group=_FAULTS, metavar="SECONDS",
+        convert=to.seconds(0, _WEEK_S), default="30",
+        help="an engine at which streams wait this long while it sends no token to anybody gets "
+        "no further requests; 0 for never. Only one huge prefill looks the same",
     ),
     Setting(
         name="connect-timeout", field="connect_timeout_s", group=_TIMEOUTS, metavar="SECONDS",
@@ -100,19 +130,26 @@ SETTINGS: Final = (
     Setting(
         name="first-byte-timeout", field="first_byte_timeout_s", group=_TIMEOUTS,
         metavar="SECONDS", convert=to.seconds(0, _WEEK_S), default="600",
-        help="from request to first byte of the answer; an answer that is not streamed comes "
-        "whole, after queue, prefill and all tokens, and OpenAI's clients wait 600",
+        help="from request to first byte of the answer; one that is not streamed comes whole, "
+        "after queue, prefill and all tokens, and OpenAI's clients wait 600",
     ),
     Setting(
         name="idle-timeout", field="idle_timeout_s", group=_TIMEOUTS, metavar="SECONDS",
         convert=to.seconds(0, _WEEK_S), default="300",
-        help="between two parts of an answer; tokens come every few ms, but a preempted request "
-        "waits for room in the KV cache",
+        help="between two parts of an answer, and while the client reads none of it; tokens come "
+        "every few ms, but a preempted request waits for room in the KV cache",
     ),
     Setting(
         name="total-timeout", field="total_timeout_s", group=_TIMEOUTS, metavar="SECONDS",
         convert=to.seconds(0, _WEEK_S), default="0",
-        help="from request to end of the answer; a long answer that keeps coming is no fault",
+        help="from request to end of the answer, retries included; a long answer that keeps "
+        "coming is no fault",
+    ),
+    Setting(
+        name="max-request-timeout", field="max_request_timeout_s", group=_TIMEOUTS,
+        metavar="SECONDS", convert=to.seconds(1, _WEEK_S), default="3600",
+        help="most that a client may ask for with x-request-timeout (total), "
+        "x-first-byte-timeout and x-idle-timeout",
     ),
     Setting(
         name="routing-logic", field="routing_logic", group=_ROUTING, metavar="NAME",

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lodestar_router.core.circuit import USUAL, Circuit, CircuitSettings
 from lodestar_router.core.types import (
     EngineId,
     EngineLoad,
@@ -46,6 +47,7 @@ class EngineState:
     inflight_prefill_tokens: int = 0
     inflight_decode_tokens: int = 0
     dispatched_total: int = 0
+    circuit: Circuit = field(default_factory=Circuit)
 
     def serves(self, model: str) -> bool:
         """Whether the engine's model list names `model`."""
@@ -95,11 +97,13 @@ class Fleet:
         *,
         prefix_view: Callable[[EngineId], PrefixViewKind] = lambda _: PrefixViewKind.NONE,
         log_residual: Callable[[EngineId, float], float] = lambda _engine, _now_s: 0.0,
+        circuits: CircuitSettings = USUAL,
     ) -> None:
         self._states: dict[EngineId, EngineState] = {}
         self._seen_models: set[str] = set()
         self._prefix_view = prefix_view
         self._log_residual = log_residual
+        self._circuits = circuits
         self.complete = True  # False: there may be engines that nobody has told of yet
 
     def __iter__(self) -> Iterator[EngineState]:
@@ -118,7 +122,7 @@ class Fleet:
         """Register an engine; it is down until a probe says otherwise."""
         if spec.engine_id in self._states:
             raise ValueError(f"engine {spec.engine_id} is registered already")
-        state = self._states[spec.engine_id] = EngineState(spec)
+        state = self._states[spec.engine_id] = EngineState(spec, circuit=Circuit(self._circuits))
         return state
 
     def remove(self, engine_id: EngineId) -> None:
@@ -167,17 +171,23 @@ class Fleet:
         if state.load is None or state.load.observed_at_s <= load.observed_at_s:
             state.load = load
 
-    def usable(self, model: str, *, excluded: Collection[EngineId] = ()) -> list[EngineState]:
-        """Engines that can take a request for `model` now.
+    def usable(
+        self, model: str, now_s: float, *, excluded: Collection[EngineId] = ()
+    ) -> list[EngineState]:
+        """Engines that should get a request for `model` now.
+
+        Open circuits alone never refuse a request: if nothing else is left, those
+        that failed least are returned.
 
         Raises:
             ModelNotFoundError: no engine ever served it.
             NoCandidateError: engines serve it, none can take a request.
         """
         serving = [state for state in self._states.values() if state.serves(model)]
-        usable = [s for s in serving if s.up and not s.holds and s.spec.engine_id not in excluded]
-        if usable:
-            return usable
+        ready = [s for s in serving if s.up and not s.holds and s.spec.engine_id not in excluded]
+        if ready:
+            admitted = [s for s in ready if s.circuit.clear or s.circuit.admits(now_s)]
+            return admitted or _least_bad(ready)
         if not serving and model not in self._seen_models and self._knows_all_models():
             raise ModelNotFoundError(
                 f"model '{model}' is not served here; GET /v1/models lists those that are"
@@ -190,6 +200,23 @@ class Fleet:
                 for s in (serving or self._states.values())
             },
         )
+
+    @property
+    def troubled(self) -> bool:
+        """Whether any engine takes no requests now."""
+        return any(not s.up or s.holds or not s.circuit.clear for s in self._states.values())
+
+    def why_not(
+        self, model: str, offered: Collection[EngineId], failed: Collection[EngineId]
+    ) -> dict[EngineId, str]:
+        """Engines that serve `model` and are not among the offered, each with the reason."""
+        return {
+            s.spec.engine_id: "failed this request"
+            if s.spec.engine_id in failed
+            else s.trouble or f"circuit {s.circuit.state.value}: {s.circuit.reason}"
+            for s in self._states.values()
+            if s.spec.engine_id not in offered and s.serves(model)
+        }
 
     def _knows_all_models(self) -> bool:
         """False while an engine that never answered, or is not known yet, might serve anything."""
@@ -210,6 +237,7 @@ class Fleet:
             kv_blocks=state.kv_blocks,
             block_size_tokens=state.block_size_tokens,
             log_residual=self._log_residual(engine_id, now_s),
+            circuit=state.circuit.state,
         )
 
     def dispatch(
@@ -241,3 +269,8 @@ class Fleet:
                 for card in state.cards:
                     cards.setdefault(card["id"], card)
         return list(cards.values())
+
+
+def _least_bad(states: list[EngineState]) -> list[EngineState]:
+    lowest = min(state.circuit.badness for state in states)
+    return [state for state in states if state.circuit.badness == lowest]

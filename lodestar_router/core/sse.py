@@ -22,6 +22,8 @@ _FIRST_TOKEN = re.compile(
 # Inside a JSON string the quotes would be escaped, so text cannot forge these.
 _PROMPT_TOKENS = re.compile(rb'"prompt_tokens"\s*:\s*(\d+)')
 _CACHED_TOKENS = re.compile(rb'"cached_tokens"\s*:\s*(\d+)')
+# vLLM ends a stream that failed with such an event (create_streaming_error_response).
+_FAILED = re.compile(rb'data:\s*\{"error"\s*:\s*\{[^\n]*"code"\s*:\s*"?(\d+)')
 _COMPLETION_TOKENS = re.compile(rb'"completion_tokens"\s*:\s*(\d+)')
 
 
@@ -46,6 +48,13 @@ class FirstTokenScanner:
             return True
         self._tail = window[-128:]  # longer than any text the pattern can span
         return False
+
+
+def failure_in(tail: bytes) -> int | None:
+    """The status of the error event that a stream ended with; None if it ended well."""
+    start = tail.rfind(b'{"error"')
+    failed = _FAILED.search(tail, max(start - 8, 0)) if start >= 0 else None
+    return int(failed[1]) if failed else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

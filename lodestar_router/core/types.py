@@ -26,6 +26,7 @@ from lodestar_router.core.goal import Goal
 __all__ = [
     "Arm",
     "Candidate",
+    "CircuitState",
     "Decision",
     "Ending",
     "EngineId",
@@ -55,6 +56,15 @@ class PrefixViewKind(StrEnum):
     PARTIAL = "partial"  # fed by events, but some were missed: may over- or under-state
     APPROXIMATE = "approximate"  # no events: what this router sent there, LRU-bounded
     NONE = "none"  # nothing known (prefix caching off, or just registered)
+
+
+class CircuitState(StrEnum):
+    """Whether an engine's requests end well; see core.circuit."""
+
+    CLOSED = "closed"  # they do: it is sent requests
+    RESTING = "resting"  # it asked for a pause (Retry-After)
+    OPEN = "open"  # they fail: it is sent none
+    HALF_OPEN = "half_open"  # one is tried
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +112,7 @@ class EngineSnapshot(Struct, frozen=True, kw_only=True):
     kv_blocks: int | None = None  # capacity of the KV cache; None: unknown
     block_size_tokens: int | None = None
     log_residual: float = 0.0  # recent mean of ln(observed / predicted TTFT) on this engine
+    circuit: CircuitState = CircuitState.CLOSED
 
     def load_age_s(self, now_s: float) -> float | None:
         """Seconds since the engine last reported; None if it never did."""
@@ -161,6 +172,7 @@ class Decision(Struct, frozen=True, kw_only=True, eq=False):
     goal: Goal | None = None  # what the learned policy's costs stand for
     arm: Arm | None = None  # None: no trial is under way
     other: "Decision | None" = None  # of the policy that did not steer
+    excluded: Mapping[EngineId, str] | None = None  # engines that were no candidates, and why
 
     @property
     def engine_id(self) -> EngineId:

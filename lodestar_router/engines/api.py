@@ -74,6 +74,18 @@ class EngineApi:
         except EngineError:
             return None
 
+    async def healthy(self, timeout_s: float) -> bool:
+        """Ask GET /health, which costs no inference; False if the engine has no such endpoint.
+
+        Raises:
+            EngineError: it is not healthy, or did not answer.
+        """
+        try:
+            await self._call("GET", "/health", timeout_s)
+        except NoEndpointError:
+            return False
+        return True
+
     async def metrics(self, timeout_s: float) -> bytes:
         """The page of GET /metrics.
 

@@ -30,6 +30,7 @@ PROBE_BACKOFF_S = (0.25, 0.5, 1.0, 2.0)  # an engine loads its model for a minut
 DOWN_AFTER_S = 15.0  # a busy API server may answer /metrics late, but not that late
 # Time alone is no proof: when this whole machine stood still, one poll times out late.
 DOWN_AFTER_TIMEOUTS = 5
+HEALTH_EVERY_S = 2.0  # vLLM's API server answers it 503 when its engine core has died
 MODELS_EVERY_S = 10.0  # adapters come and go without a restart
 SLEEP = "sleep"  # who holds an engine that sleeps
 _STATS_FRESH_S = 1.0  # the plugin sends a heartbeat several times a second
@@ -52,6 +53,10 @@ class EngineWatch:
     Args:
         check: says why the engine may not be used with these models; None if it may.
         on_up: called with the cards whenever they were read.
+        heard_at_s: when an answer of the engine last went on, by `clock`; one that
+            answers requests is up, however late it is with its metrics.
+        on_silent: called when the engine is down for want of any answer: requests
+            that wait there will not be answered, though their connections are open.
     """
 
     def __init__(
@@ -65,6 +70,8 @@ class EngineWatch:
         clock: Callable[[], float],
         check: ModelCheck,
         on_up: Callable[[EngineId, Sequence[ModelCard]], None] = lambda _engine, _cards: None,
+        heard_at_s: Callable[[], float] = lambda: -inf,
+        on_silent: Callable[[str], None] = lambda _reason: None,
     ) -> None:
         self.api = api
         self._id = api.spec.engine_id
@@ -75,6 +82,9 @@ class EngineWatch:
         self._clock = clock
         self._check = check
         self._on_up = on_up
+        self._heard_at_s = heard_at_s
+        self._on_silent = on_silent
+        self._has_health = True  # until it answers that it knows no such endpoint
         self._wake = asyncio.Event()
         self._probe_due = False
         self._feeds_due = False
@@ -181,7 +191,7 @@ class EngineWatch:
 
     async def _poll_until_down(self) -> None:
         answered_at_s = self._clock()
-        models_at_s = answered_at_s
+        models_at_s = health_at_s = answered_at_s
         timeouts = 0
         while self._fleet[self._id].up:
             await self._pause(self._settings.metrics_interval_s)
@@ -191,13 +201,17 @@ class EngineWatch:
                 if self._clock() - models_at_s > MODELS_EVERY_S:
                     await self._probe()
                     models_at_s = self._clock()
+                if self._has_health and self._clock() - health_at_s > HEALTH_EVERY_S:
+                    self._has_health = await self.api.healthy(self._settings.probe_timeout_s)
+                    health_at_s = self._clock()
                 await self._read_metrics()
                 answered_at_s, timeouts = self._clock(), 0
             except EngineTimeoutError as error:
                 timeouts += 1
-                silent_s = self._clock() - answered_at_s
+                silent_s = self._clock() - max(answered_at_s, self._heard_at_s())
                 if timeouts >= DOWN_AFTER_TIMEOUTS and silent_s > DOWN_AFTER_S:
                     self._down(str(error))
+                    self._on_silent("the engine stopped answering")
             except EngineError as error:
                 self._down(str(error))
 

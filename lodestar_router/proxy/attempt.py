@@ -1,7 +1,7 @@
 """One request at one engine: what it took, what came of it.
 
 Whatever way the attempt ends, `end` gives back the in-flight counts and the
-reserved blocks exactly once.
+reserved blocks exactly once, and tells the engine's circuit what it proved.
 """
 
 import asyncio
@@ -9,12 +9,15 @@ from collections.abc import Callable
 from typing import Protocol
 
 from lodestar_router.core.blocks import Prompt
+from lodestar_router.core.circuit import Circuit
 from lodestar_router.core.fleet import Ticket
 from lodestar_router.core.prefix_index import PrefixIndex, Reservation
 from lodestar_router.core.sse import usage_in
 from lodestar_router.core.types import Decision, Ending, Outcome, RoutedRequest
-from lodestar_router.proxy.engine_connection import Answer
+from lodestar_router.errors import EngineError, EngineRefusedError
+from lodestar_router.proxy.exchange import Answer
 from lodestar_router.proxy.metrics import Metrics
+from lodestar_router.proxy.verdict import Verdict, verdict_on, verdict_on_refusal
 
 
 class Feedback(Protocol):
@@ -28,7 +31,12 @@ class Feedback(Protocol):
 
 
 class Attempt:
-    """The observer of one exchange."""
+    """The observer of one exchange.
+
+    Args:
+        number: 1 for the first engine that is asked.
+        may_move: whether another engine shall be asked when this one refuses; pays for it.
+    """
 
     def __init__(
         self,
@@ -36,23 +44,31 @@ class Attempt:
         decision: Decision,
         prompt: Prompt | None,
         *,
+        number: int,
         ticket: Ticket,
         reservation: Reservation | None,
         index: PrefixIndex,
+        circuit: Circuit,
         feedback: Feedback,
         metrics: Metrics,
         clock: Callable[[], float],
+        may_move: Callable[[EngineRefusedError], bool],
     ) -> None:
         self._request = request
         self._decision = decision
         self._prompt = prompt
+        self._number = number
         self._ticket = ticket
         self._reservation = reservation
         self._index = index
+        self._circuit = circuit
+        self._sent = circuit.sent(clock())
         self._feedback = feedback
         self._metrics = metrics
         self._clock = clock
+        self._may_move = may_move
         self._status = 0
+        self._refusal: Verdict | None = None
         self._ttft_s: float | None = None
         self._ended = False
         self._timer: asyncio.TimerHandle | None = None
@@ -67,6 +83,16 @@ class Attempt:
             delay_s = float(predicted[self._decision.chosen])
             self._timer = loop.call_later(delay_s, self._ticket.first_token)
 
+    def on_refused(self, status: int, retry_after: bytes) -> EngineRefusedError | None:
+        """The engine does not take it: an error if another engine shall be asked.
+
+        A 429 without Retry-After says that the client, not the engine, is over a limit.
+        """
+        self._refusal = verdict_on_refusal(status, retry_after)
+        error = EngineRefusedError(f"the engine answered {status}")
+        limited = status == 429 and not retry_after
+        return None if limited or not self._may_move(error) else error
+
     def on_head(self, status: int) -> list[bytes]:
         """The engine answered; the added headers say where it went and why."""
         self._status = status
@@ -77,6 +103,8 @@ class Attempt:
             b"x-lodestar-policy: " + decision.policy.encode(),
             b"x-lodestar-reason: " + decision.reason.encode(),
         ]
+        if self._number > 1:
+            lines.append(b"x-lodestar-attempts: %d" % self._number)
         if self._prompt is not None and self._prompt.tokens_known:
             cached_tokens = decision.candidates[decision.chosen].cached_prefix_tokens
             lines.append(b"x-lodestar-cached-tokens: %d" % cached_tokens)
@@ -90,12 +118,25 @@ class Attempt:
         if self._status >= 400 or self._ended:
             return
         self._ticket.first_token()
-        self._ttft_s = self._clock() - self._request.now_s
+        now_s = self._clock()
+        self._ttft_s = now_s - self._request.now_s
         self._metrics.first_token(self._decision, self._ttft_s)
+        self._circuit.succeeded(self._sent, now_s)
         self._observe(None)
 
-    def end(self, ending: Ending, answer: Answer | None = None) -> None:
-        """The attempt is over; later calls do nothing."""
+    def end(
+        self,
+        ending: Ending,
+        answer: Answer | None = None,
+        error: EngineError | None = None,
+        *,
+        hurried: bool = False,
+    ) -> None:
+        """The attempt is over; later calls do nothing.
+
+        Args:
+            hurried: the client set limits of its own.
+        """
         if self._ended:
             return
         self._ended = True
@@ -105,9 +146,23 @@ class Attempt:
         if self._reservation is not None:
             self._index.release(self._reservation, completed=ending is Ending.COMPLETED)
         self._metrics.ended(self._decision.engine_id, ending)
+        self._judge(self._refusal or verdict_on(answer, error, hurried=hurried))
         self._observe(ending)
         if answer is not None and ending is Ending.COMPLETED and self._prompt is not None:
             self._compare(self._prompt, answer)
+
+    def _judge(self, verdict: Verdict) -> None:
+        now_s = self._clock()
+        if verdict.cause:
+            self._metrics.engine_failed(
+                self._decision.engine_id, verdict.cause, broken=verdict.broken
+            )
+        if verdict.rest_s:
+            self._circuit.rest(verdict.rest_s, now_s)
+        if verdict.proves_nothing:
+            self._circuit.left(self._sent)
+        else:
+            self._circuit.ended(self._sent, now_s, verdict.failure)
 
     def _observe(self, ending: Ending | None) -> None:
         outcome = Outcome(

@@ -9,6 +9,8 @@ client left; what it sends meanwhile is bounded by `Limits.pipelined_bytes`.
 """
 
 import asyncio
+import socket
+import struct
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -39,6 +41,8 @@ class Pausable(Protocol):
     def resume_reading(self) -> None:
         """Read on."""
 
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 Application = Callable[[Request, "ClientConnection"], Awaitable[None]]
 
@@ -273,6 +277,13 @@ class ClientConnection(asyncio.Protocol):
             self.close()
 
     def abort(self) -> None:
-        """Cut the connection, so that a truncated answer cannot pass for a whole one."""
+        """Cut the connection, so that a truncated answer cannot pass for a whole one.
+
+        Without a linger time the system sends a reset: a plain close would be the
+        proper end of a body that has no length.
+        """
         self._closing = True
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self.transport.abort()

@@ -6,22 +6,43 @@ of the same instant, is decided on counts that include this one.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from lodestar_router.core.blocks import Prompt
-from lodestar_router.core.fleet import EngineState, Fleet
+from lodestar_router.core.fleet import Fleet
 from lodestar_router.core.prefix_index import PrefixIndex
 from lodestar_router.core.types import Candidate, Decision, Ending, EngineId, RoutedRequest, replace
-from lodestar_router.errors import EngineError, EngineTimeoutError, NoCandidateError
+from lodestar_router.errors import (
+    EngineError,
+    EngineRefusedError,
+    EngineUnreachableError,
+    NoCandidateError,
+)
 from lodestar_router.policy.base import Policy
 from lodestar_router.proxy.attempt import Attempt, Feedback
 from lodestar_router.proxy.client_connection import ClientConnection
-from lodestar_router.proxy.engine_connection import Answer, BrokenAnswerError, EngineConnection
-from lodestar_router.proxy.engine_pool import EnginePool
-from lodestar_router.proxy.messages import Request, engine_request
+from lodestar_router.proxy.deadlines import Patience, Timeouts, patience_for
+from lodestar_router.proxy.exchange import Answer, BrokenAnswerError
+from lodestar_router.proxy.forwarder import Forwarder
+from lodestar_router.proxy.messages import Request
 from lodestar_router.proxy.metrics import Metrics
+from lodestar_router.proxy.retries import Retries
 
 _logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Passage:
+    """One request on its way through the engines that are tried."""
+
+    routed: RoutedRequest
+    prompt: Prompt | None
+    request: Request
+    client: ClientConnection
+    patience: Patience
+    failed: dict[EngineId, EngineError] = field(default_factory=dict)
+    paid: int = 0  # retries taken from the budget
 
 
 class Dispatcher:
@@ -33,24 +54,22 @@ class Dispatcher:
         fleet: Fleet,
         index: PrefixIndex,
         policy: Policy,
-        pools: Mapping[EngineId, EnginePool],
-        engine_keys: Mapping[EngineId, str],
+        forwarder: Forwarder,
+        timeouts: Timeouts,
+        retries: Retries,
         feedback: Feedback,
         metrics: Metrics,
         clock: Callable[[], float],
-        retries: int,
-        on_trouble: Callable[[EngineId], None],
     ) -> None:
         self._fleet = fleet
         self._index = index
         self.policy = policy
-        self._pools = pools
-        self._engine_keys = engine_keys
+        self._forwarder = forwarder
+        self._timeouts = timeouts
+        self._retries = retries
         self._feedback = feedback
         self._metrics = metrics
         self._clock = clock
-        self._retries = retries
-        self._on_trouble = on_trouble
 
     async def route(
         self,
@@ -62,69 +81,86 @@ class Dispatcher:
         """Relay an engine's answer to the client.
 
         Raises:
+            RequestError: the client's own timeouts are malformed.
             ModelNotFoundError, NoCandidateError: no engine can serve it.
             EngineError: the engines that were tried failed before their first byte.
         """
-        failed: dict[EngineId, EngineError] = {}
+        patience = patience_for(
+            request.headers,
+            self._timeouts,
+            received_at_s=request.received_at_s,
+            stream=routed.stream,
+        )
+        self._retries.budget.request()
+        passage = _Passage(routed, prompt, request, client, patience)
         while True:
+            decision = self._decide(passage)
             try:
-                states = self._fleet.usable(routed.model, excluded=failed.keys())
-            except NoCandidateError:
-                if failed:
-                    raise list(failed.values())[-1] from None
-                raise
-            decision = self._decide(routed, prompt, states)
-            try:
-                await self._attempt(routed, decision, prompt, request, client)
+                await self._attempt(passage, decision)
                 return
             except BrokenAnswerError as error:
-                _logger.warning(
-                    "request %s: %s broke its answer: %s",
-                    routed.request_id,
-                    decision.engine_id,
-                    error,
-                )
-                client.abort()
+                _log_failure(passage, decision, f"broke its answer: {error}")
+                _part(client, error.last_words)
                 return
             except EngineError as error:
-                failed[decision.engine_id] = error
-                _logger.warning(
-                    "request %s: %s failed: %s", routed.request_id, decision.engine_id, error
-                )
-                # An engine that took the request and says nothing may still be working on it.
-                silent = isinstance(error, EngineTimeoutError)
-                if silent or len(failed) > self._retries:
+                _log_failure(passage, decision, f"failed: {error}")
+                passage.failed[decision.engine_id] = error
+                refused = isinstance(error, EngineRefusedError)  # was asked in on_refused
+                if not refused and not self._may_move(passage, error):
                     raise
                 self._metrics.retried(decision.engine_id)
-                routed = replace(routed, now_s=self._clock())
+                if not isinstance(error, EngineUnreachableError):
+                    passage.paid += 1
+                    await asyncio.sleep(self._retries.delay_s(passage.paid))
+                passage.routed = replace(passage.routed, now_s=self._clock())
 
-    def _decide(
-        self, routed: RoutedRequest, prompt: Prompt | None, states: list[EngineState]
-    ) -> Decision:
+    def _may_move(
+        self, passage: _Passage, error: EngineError, refusing: EngineId | None = None
+    ) -> bool:
+        """Whether another engine is there, and may be asked."""
+        excluded = {*passage.failed, refusing} if refusing else passage.failed
+        try:
+            self._fleet.usable(passage.routed.model, self._clock(), excluded=excluded)
+        except NoCandidateError:
+            return False
+        return self._retries.allows(error, passage.paid)
+
+    def _decide(self, passage: _Passage) -> Decision:
+        """Choose among the engines that have not failed the request.
+
+        Raises:
+            NoCandidateError: there is none, and none was tried.
+            EngineError: there is none any more; what the last one failed with.
+        """
+        routed, prompt, fleet = passage.routed, passage.prompt, self._fleet
+        try:
+            states = fleet.usable(routed.model, routed.now_s, excluded=passage.failed)
+        except NoCandidateError:
+            if passage.failed:
+                raise list(passage.failed.values())[-1] from None
+            raise
         engine_ids = [state.spec.engine_id for state in states]
         cached = self._index.match(prompt, engine_ids) if prompt is not None else {}
         candidates = [
             Candidate(
-                engine=self._fleet.snapshot(engine_id, routed.now_s),
+                engine=fleet.snapshot(engine_id, routed.now_s),
                 cached_prefix_tokens=min(cached.get(engine_id, 0), routed.prompt_tokens - 1),
             )
             for engine_id in engine_ids
         ]
-        return self.policy.choose(routed, candidates)
+        decision = self.policy.choose(routed, candidates)
+        if fleet.troubled or passage.failed:
+            excluded = fleet.why_not(routed.model, engine_ids, passage.failed)
+            decision = replace(decision, excluded=excluded)
+        return decision
 
-    async def _attempt(
-        self,
-        routed: RoutedRequest,
-        decision: Decision,
-        prompt: Prompt | None,
-        request: Request,
-        client: ClientConnection,
-    ) -> Answer:
-        engine_id = decision.engine_id
+    async def _attempt(self, passage: _Passage, decision: Decision) -> Answer:
+        engine_id, routed, prompt = decision.engine_id, passage.routed, passage.prompt
         attempt = Attempt(
             routed,
             decision,
             prompt,
+            number=len(passage.failed) + 1,
             ticket=self._fleet.dispatch(
                 engine_id,
                 prompt_tokens=routed.prompt_tokens,
@@ -132,100 +168,45 @@ class Dispatcher:
             ),
             reservation=self._index.reserve(engine_id, prompt) if prompt is not None else None,
             index=self._index,
+            circuit=self._fleet[engine_id].circuit,
             feedback=self._feedback,
             metrics=self._metrics,
             clock=self._clock,
+            may_move=lambda refusal: self._may_move(passage, refusal, engine_id),
         )
         ending = Ending.FAILED
         answer: Answer | None = None
+        failure: EngineError | None = None
         try:
             self._metrics.decided(decision, routed.prompt_tokens)
             self._feedback.decided(routed, decision)
             attempt.expect_first_token(asyncio.get_running_loop())
-            answer = await self._exchange(engine_id, attempt, routed, request, client)
+            answer = await self._forwarder.forward(
+                engine_id, routed, passage.request, passage.client, passage.patience, attempt
+            )
             ending = Ending.COMPLETED if answer.status < 400 else Ending.REJECTED
             return answer
+        except EngineError as error:
+            failure = error
+            if isinstance(error, EngineRefusedError):
+                ending = Ending.REJECTED
+            raise
         except asyncio.CancelledError:
             ending = Ending.CANCELLED
             raise
         finally:
-            attempt.end(ending, answer)
+            attempt.end(ending, answer, failure, hurried=passage.patience.wished)
 
-    async def _exchange(
-        self,
-        engine_id: EngineId,
-        attempt: Attempt,
-        routed: RoutedRequest,
-        request: Request,
-        client: ClientConnection,
-    ) -> Answer:
-        pool = self._pools[engine_id]
-        wire = engine_request(
-            request,
-            host=pool.host,
-            path_prefix=pool.path_prefix,
-            extra=self._extra_headers(engine_id, routed, request),
-        )
-        connection = pool.take_idle()
-        while True:
-            if connection is None:
-                connection = await self._connect(pool, engine_id)
-            stale_possible = connection.used
-            try:
-                return await self._carry(pool, connection, wire, attempt, routed, request, client)
-            except BrokenAnswerError:
-                self._on_trouble(engine_id)
-                raise
-            except EngineTimeoutError:
-                raise
-            except EngineError:
-                # An engine may close a kept-alive connection just as it is used again.
-                if not stale_possible or connection.received_any:
-                    self._on_trouble(engine_id)
-                    raise
-                connection = None
 
-    async def _connect(self, pool: EnginePool, engine_id: EngineId) -> EngineConnection:
-        try:
-            return await pool.connect()
-        except EngineError as error:
-            # Refused: nobody listens. A timeout may be a full backlog, for the watch to judge.
-            if not isinstance(error, EngineTimeoutError):
-                self._fleet.mark_down(engine_id, str(error), self._clock())
-            self._on_trouble(engine_id)
-            # Nothing was sent, so not even a timeout leaves work behind at the engine.
-            raise EngineError(str(error)) from error
+def _log_failure(passage: _Passage, decision: Decision, what: str) -> None:
+    request_id, engine_id = passage.routed.request_id, decision.engine_id
+    _logger.warning("request %s: %s %s", request_id, engine_id, what)
 
-    async def _carry(
-        self,
-        pool: EnginePool,
-        connection: EngineConnection,
-        wire: bytes,
-        attempt: Attempt,
-        routed: RoutedRequest,
-        request: Request,
-        client: ClientConnection,
-    ) -> Answer:
-        try:
-            done = connection.start(
-                wire,
-                client,
-                attempt,
-                scan=routed.stream,
-                http_1_0=request.http_1_0,
-                keep_alive=request.keep_alive,
-            )
-            client.relay_from(connection)
-            return await done
-        finally:
-            connection.cancel()  # does nothing once the exchange has ended
-            pool.give_back(connection)
 
-    def _extra_headers(
-        self, engine_id: EngineId, routed: RoutedRequest, request: Request
-    ) -> list[bytes]:
-        lines = [b"x-request-id: " + routed.request_id.encode("latin-1")]
-        key = self._engine_keys.get(engine_id)
-        if key and request.header(b"authorization") is None:
-            lines.append(b"authorization: Bearer " + key.encode())
-        return lines
+def _part(client: ClientConnection, last_words: bytes) -> None:
+    """End an answer that cannot be finished."""
+    if last_words:
+        client.write(last_words)
+        client.close()
+    else:
+        client.abort()

@@ -5,41 +5,32 @@ included, with no object per chunk. llhttp follows along to find the end of the
 answer, and the body is looked at only until its first token.
 
     idle ─start()─► waiting for the head ─► relaying ─► idle (kept alive) or closed
+
+Memory per exchange is bounded: a head by HEAD_BYTES, a body by what one read
+brings, because a slow client stops the reading.
 """
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import cast
 
 import httptools
 
 from lodestar_router.core.sse import FirstTokenScanner
-from lodestar_router.errors import EngineError
+from lodestar_router.errors import (
+    DeadlineError,
+    EngineError,
+    EngineProtocolError,
+    EngineTimeoutError,
+)
+from lodestar_router.proxy.answer_reader import HEAD_BYTES, AnswerReader
 from lodestar_router.proxy.client_connection import ClientConnection
-from lodestar_router.proxy.messages import Header, client_head
+from lodestar_router.proxy.deadlines import HEAD_S, Patience
+from lodestar_router.proxy.exchange import Answer, BrokenAnswerError, ExchangeObserver
+from lodestar_router.proxy.last_words import last_words
+from lodestar_router.proxy.messages import client_head
 
-
-class ExchangeObserver(Protocol):
-    """Who wants to know how an exchange goes."""
-
-    def on_head(self, status: int) -> list[bytes]:
-        """The engine answered; returns header lines to add to the client's head."""
-
-    def on_first_token(self) -> None:
-        """The first token passed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An engine's answer that went through to its end."""
-
-    status: int
-    tail: bytes  # its last bytes, framing included: where usage is
-
-
-class BrokenAnswerError(EngineError):
-    """The engine broke after bytes of its answer had gone to the client."""
+_REFUSALS = frozenset({429, 502, 503})
 
 
 class EngineConnection(asyncio.Protocol):
@@ -50,6 +41,7 @@ class EngineConnection(asyncio.Protocol):
     ) -> None:
         self._loop = loop
         self._on_closed = on_closed
+        self._reader = AnswerReader()
         self._client: ClientConnection | None = None
         self._paused = False
         self.closed = False
@@ -65,6 +57,7 @@ class EngineConnection(asyncio.Protocol):
         request: bytes,
         client: ClientConnection,
         observer: ExchangeObserver,
+        patience: Patience,
         *,
         scan: bool,
         http_1_0: bool,
@@ -83,25 +76,20 @@ class EngineConnection(asyncio.Protocol):
         """
         self._client = client
         self._observer = observer
+        self._patience = patience
         self._scanner = FirstTokenScanner() if scan else None
+        self.stream = scan
         self._unframe = http_1_0
         self._keep_alive = keep_alive
-        self._parser = httptools.HttpResponseParser(self)
-        self._reason = b""
-        self._headers: list[Header] = []
+        self._reader.begin()
         self._head: bytes | None = b""  # received so far; None once relayed
-        self._head_complete = False
-        # vLLM sends a stream's head at once and its body with the first token: until
-        # then another engine can still answer, so the client is sent nothing.
-        self._body_begun = False
-        self._informational = 0  # 1xx heads to skip in front of the final one
-        self._pieces: list[bytes] = []
-        self._complete = False
-        self._reusable = False
-        self._until_close = False
+        self._plain = False  # from here on bytes are relayed without being looked at
         self._before = self._last = b""
         self._done: asyncio.Future[Answer] = self._loop.create_future()
-        self.started_at_s = self.active_at_s = self._loop.time()
+        self._heard = False
+        self._head_begun_at_s: float | None = None
+        self._unsent_bytes = 0
+        self.started_at_s = self._quiet_from_s = self._loop.time()
         self.transport.write(request)
         return self._done
 
@@ -113,53 +101,92 @@ class EngineConnection(asyncio.Protocol):
         if client is None:  # an engine has nothing to say between exchanges
             self.transport.abort()
             return
-        self.active_at_s = self._loop.time()
+        reader = self._reader
+        self._heard = True
         try:
-            self._parser.feed_data(data)
+            reader.feed(data)
         except httptools.HttpParserError as error:
-            self.fail(EngineError(f"malformed answer: {error}"))
+            self.fail(EngineProtocolError(f"the engine's answer is malformed: {error}"))
             return
-        self._before, self._last = self._last, data
-        if self._head is None:
-            client.write(data if not self._unframe else self._take_pieces())
+        if self._plain and not reader.complete:
+            reader.bodies.clear()
+            self._before, self._last = self._last, data
+            client.write(data)
+        elif reader.overrun:
+            self.fail(EngineProtocolError("the engine sent more than its answer"))
         else:
-            self._head += data
-            if self._head_complete and (self._body_begun or self._complete):
-                self._relay_head(client)
-        if self._complete:
-            self._finish()
+            self._read(reader, client, data)
 
-    def _relay_head(self, client: ClientConnection) -> None:
+    def _read(self, reader: AnswerReader, client: ClientConnection, data: bytes) -> None:
+        """Data that begins the answer, may bring its first token, or ends it."""
+        body = b"".join(reader.bodies)
+        reader.bodies.clear()
+        first_token = self._scanner is not None and bool(body) and self._scanner.feed(body)
+        if self._head is not None:
+            self._head += data
+            # vLLM sends a stream's head at once and its body with the first token: until
+            # then another engine can still answer, so the client is sent nothing.
+            if reader.head_complete and (body or reader.complete):
+                if not self._accepted(reader):
+                    return
+                self._before, self._last = self._last, data
+                self._relay_head(reader, client, body)
+            elif len(self._head) > HEAD_BYTES:
+                self.fail(EngineProtocolError("the engine's answer has no end of its head"))
+                return
+        else:
+            self._before, self._last = self._last, data
+            client.write(body if self._unframe else data)
+        if first_token:
+            self._scanner = None
+            self._observer.on_first_token()
+        if reader.complete:
+            self._finish(reader)
+        else:
+            self._plain = self._head is None and self._scanner is None and not self._unframe
+
+    def _accepted(self, reader: AnswerReader) -> bool:
+        """False if the engine refused and another one is asked in its place."""
+        if reader.status not in _REFUSALS:
+            return True
+        refusal = self._observer.on_refused(reader.status, reader.retry_after)
+        if refusal is None:
+            return True
+        if reader.complete and reader.keep_alive and not self.closed:
+            self._release()
+            self._done.set_exception(refusal)
+        else:
+            self.fail(refusal)
+        return False
+
+    def _relay_head(self, reader: AnswerReader, client: ClientConnection, body: bytes) -> None:
         """The head is whole: send the client its own, with the body bytes behind it."""
         assert self._head is not None
         body_start = 0
-        for _ in range(self._informational + 1):
+        for _ in range(reader.informational + 1):
             body_start = self._head.index(b"\r\n\r\n", body_start) + 4
-        body, self._head = self._head[body_start:], None
-        extra = self._observer.on_head(self._parser.get_status_code())
-        chunked = any(name == b"transfer-encoding" for name, _ in self._headers)
-        if chunked and not self._unframe:
+        framed_body, self._head = self._head[body_start:], None
+        extra = self._observer.on_head(reader.status)
+        if reader.chunked and not self._unframe:
             extra.append(b"transfer-encoding: chunked")
-        if self._unframe or self._until_close or not self._keep_alive:
+        if self._unframe or reader.until_close or not self._keep_alive:
             extra.append(b"connection: close")
             client.drain()  # only its end tells the client where the body ends
-        head = client_head(self._parser.get_status_code(), self._reason, self._headers, extra=extra)
-        client.write(head + (self._take_pieces() if self._unframe else body))
-
-    def _take_pieces(self) -> bytes:
-        body, self._pieces = b"".join(self._pieces), []
-        return body
+        head = client_head(reader.status, reader.reason, reader.headers, extra=extra)
+        client.write(head + (body if self._unframe else framed_body))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop."""
         self.closed = True
-        if self._client is not None:
-            if self._until_close and exc is None:
-                if self._head is not None:  # an empty body
-                    self._relay_head(self._client)
-                self._finish()
-            else:
+        client, reader = self._client, self._reader
+        if client is not None:
+            if not reader.until_close or exc is not None:
                 self.fail(EngineError("the engine closed the connection"))
+            elif self._head is None:
+                self._finish(reader)
+            elif self._accepted(reader):  # its body is empty
+                self._relay_head(reader, client, b"")
+                self._finish(reader)
         self._on_closed(self)
 
     def pause_reading(self) -> None:
@@ -172,7 +199,7 @@ class EngineConnection(asyncio.Protocol):
         """The client caught up."""
         if self._paused and not self.closed:
             self._paused = False
-            self.active_at_s = self._loop.time()
+            self._heard = True
             self.transport.resume_reading()
 
     @property
@@ -191,54 +218,50 @@ class EngineConnection(asyncio.Protocol):
         return self._head is None or bool(self._head)
 
     @property
-    def paused(self) -> bool:
-        """Whether the client, not the engine, is what the exchange waits for."""
-        return self._paused
+    def completed(self) -> bool:
+        """Whether the last exchange ended with a whole answer of status 200."""
+        return self._client is None and self._reader.complete and self._reader.status == 200
 
-    # llhttp's side
+    # time
 
-    def on_status(self, status: bytes) -> None:
-        """The reason phrase."""
-        self._reason += status
+    def check(self, now_s: float) -> bool:
+        """Fail the exchange if it takes too long; whether body bytes came since the last check."""
+        client, patience = self._client, self._patience
+        if client is None:
+            return False
+        heard, self._heard = self._heard, False
+        if heard:
+            self._quiet_from_s = now_s
+        if now_s > patience.ends_at_s:
+            self.fail(DeadlineError("the request took longer than it may take"))
+        elif self._paused:
+            unsent_bytes = client.transport.get_write_buffer_size()
+            if unsent_bytes != self._unsent_bytes:
+                self._unsent_bytes, self._quiet_from_s = unsent_bytes, now_s
+            elif now_s - self._quiet_from_s > patience.idle_s:
+                client.abort()
+        elif self._head is None:
+            if now_s - self._quiet_from_s > patience.idle_s:
+                self.fail(EngineTimeoutError("the engine stopped sending"))
+        else:
+            self._check_head(now_s)
+        return heard and self._head is None
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """One header."""
-        self._headers.append((name.lower(), value))
-
-    def on_headers_complete(self) -> None:
-        """A head is whole: of the answer, or a 1xx in front of it."""
-        status = self._parser.get_status_code()
-        if 100 <= status < 200:
-            return
-        self._head_complete = True
-        framed = any(name in (b"content-length", b"transfer-encoding") for name, _ in self._headers)
-        self._until_close = not framed and status not in (204, 304)
-
-    def on_body(self, body: bytes) -> None:
-        """Part of the body, framing taken off."""
-        self._body_begun = True
-        if self._unframe:
-            self._pieces.append(body)
-        if self._scanner is not None and self._scanner.feed(body):
-            self._scanner = None
-            self._observer.on_first_token()
-
-    def on_message_complete(self) -> None:
-        """The end of the answer, or of a 1xx."""
-        if not self._head_complete:
-            self._informational += 1
-            self._headers, self._reason = [], b""
-            return
-        if not self._until_close:
-            self._complete = True
-            self._reusable = self._parser.should_keep_alive()  # only known in this callback
+    def _check_head(self, now_s: float) -> None:
+        if now_s - self.started_at_s > self._patience.first_byte_s:
+            self.fail(EngineTimeoutError("the engine did not answer in time"))
+        elif self._head and not self._reader.head_complete:
+            if self._head_begun_at_s is None:
+                self._head_begun_at_s = now_s
+            elif now_s - self._head_begun_at_s > HEAD_S:
+                self.fail(EngineProtocolError("the engine did not end its answer's head"))
 
     # ends
 
-    def _finish(self) -> None:
+    def _finish(self, reader: AnswerReader) -> None:
         """The answer is whole and relayed."""
-        reusable = self._reusable and not self.closed
-        answer = Answer(self._parser.get_status_code(), self._before + self._last)
+        reusable = reader.keep_alive and not self.closed
+        answer = Answer(reader.status, self._before + self._last)
         self._release()
         if not reusable:
             self.transport.close()
@@ -250,7 +273,8 @@ class EngineConnection(asyncio.Protocol):
         if self._client is None:
             return
         if self._head is None:
-            error = BrokenAnswerError(str(error))
+            words = last_words(error, self._reader, unframed=self._unframe, relayed=self._last)
+            error = BrokenAnswerError(error, words)
         self._release()
         self.transport.abort()
         if not self._done.done():

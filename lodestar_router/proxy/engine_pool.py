@@ -1,42 +1,47 @@
-"""Kept-alive connections per engine, and the timeouts of what runs on them.
+"""Kept-alive connections to one engine, and the sweep over what runs on them.
 
-One sweep over all running exchanges replaces a timer per chunk: a timeout may
-fire up to `SWEEP_S` late, and relaying a chunk sets no timer.
+The sweep also notices an engine that hangs: while streams wait for their first
+token there, no byte of any answer comes. One that works sends tokens to
+somebody, however long its queue is.
 """
 
 import asyncio
 import ssl
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Callable
+from math import inf
 from urllib.parse import urlsplit
 
 from lodestar_router.core.types import EngineSpec
-from lodestar_router.errors import EngineError, EngineTimeoutError
+from lodestar_router.errors import EngineError, EngineUnreachableError
+from lodestar_router.proxy.deadlines import STOOD_STILL_S, Timeouts
 from lodestar_router.proxy.engine_connection import EngineConnection
-
-SWEEP_S = 0.25
 
 # uvicorn, which serves vLLM, closes an idle connection after 5 s: use none that old.
 _KEEP_IDLE_S = 4.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timeouts:
-    """Seconds; 0 means no limit."""
-
-    connect_s: float
-    first_byte_s: float  # request sent to first byte of the answer
-    idle_s: float  # between two chunks of the answer
-    total_s: float  # request sent to end of the answer
-
-
 class EnginePool:
-    """Connections to one engine."""
+    """Connections to one engine.
 
-    def __init__(self, spec: EngineSpec, timeouts: Timeouts) -> None:
+    Args:
+        hang_s: seconds without a byte after which the engine hangs; 0 for never.
+        on_hang: told so, again after every further `hang_s`.
+    """
+
+    def __init__(
+        self,
+        spec: EngineSpec,
+        timeouts: Timeouts,
+        *,
+        hang_s: float = 0.0,
+        on_hang: Callable[[], None] = lambda: None,
+    ) -> None:
         parts = urlsplit(spec.url)
         self.spec = spec
-        self._timeouts = timeouts
+        self.timeouts = timeouts
+        self._hang_s = hang_s
+        self._on_hang = on_hang
         self._secure = ssl.create_default_context() if parts.scheme == "https" else None
         self._hostname = parts.hostname or ""
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -45,6 +50,10 @@ class EnginePool:
         self._idle: deque[tuple[EngineConnection, float]] = deque()
         self._busy: set[EngineConnection] = set()
         self._connecting = 0
+        self._swept_at_s: float | None = None
+        self._answered = False  # an answer ended since the last sweep
+        self._silent_s = 0.0  # for how long streams have waited without a byte for anybody
+        self.heard_at_s = 0.0  # when body bytes last came
 
     @property
     def busy(self) -> bool:
@@ -56,22 +65,24 @@ class EnginePool:
         oldest_s = asyncio.get_running_loop().time() - _KEEP_IDLE_S
         while self._idle:
             connection, since_s = self._idle.pop()
-            if not connection.closed and since_s > oldest_s:
-                self._busy.add(connection)
-                return connection
-            connection.transport.close()
+            if connection.closed or connection.transport.is_closing() or since_s <= oldest_s:
+                connection.transport.close()
+                continue
+            self._busy.add(connection)
+            return connection
         return None
 
-    async def connect(self) -> EngineConnection:
-        """A new connection.
+    async def connect(self, ends_at_s: float) -> EngineConnection:
+        """A new connection, by `ends_at_s` at the latest.
 
         Raises:
-            EngineError, EngineTimeoutError: the engine cannot be reached.
+            EngineUnreachableError: there is none.
         """
         loop = asyncio.get_running_loop()
+        limit_s = min(self.timeouts.connect_s or inf, ends_at_s - loop.time())
         self._connecting += 1
         try:
-            async with asyncio.timeout(self._timeouts.connect_s or None):
+            async with asyncio.timeout(None if limit_s == inf else limit_s):
                 _, connection = await loop.create_connection(
                     lambda: EngineConnection(loop, self._forget),
                     self._hostname,
@@ -79,9 +90,9 @@ class EnginePool:
                     ssl=self._secure,
                 )
         except TimeoutError as error:
-            raise EngineTimeoutError(f"{self.spec.url} did not accept a connection") from error
+            raise EngineUnreachableError("the engine did not accept a connection") from error
         except OSError as error:
-            raise EngineError(f"{self.spec.url} cannot be reached: {error}") from error
+            raise EngineUnreachableError("the engine cannot be reached") from error
         finally:
             self._connecting -= 1
         self._busy.add(connection)
@@ -90,6 +101,7 @@ class EnginePool:
     def give_back(self, connection: EngineConnection) -> None:
         """The exchange on it is over."""
         self._busy.discard(connection)
+        self._answered |= connection.completed
         if not connection.closed and not connection.transport.is_closing():
             self._idle.append((connection, asyncio.get_running_loop().time()))
 
@@ -98,25 +110,33 @@ class EnginePool:
 
     def sweep(self, now_s: float) -> None:
         """Fail exchanges that waited too long; close connections idle too long."""
-        limits = self._timeouts
-        for connection in list(self._busy):
-            if not connection.running:
-                continue
-            if limits.total_s and now_s - connection.started_at_s > limits.total_s:
-                connection.fail(EngineTimeoutError("the answer took too long"))
-            elif connection.paused:
-                continue
-            elif connection.answering:
-                if limits.idle_s and now_s - connection.active_at_s > limits.idle_s:
-                    connection.fail(EngineTimeoutError("the engine stopped sending"))
-            elif limits.first_byte_s and now_s - connection.started_at_s > limits.first_byte_s:
-                connection.fail(EngineTimeoutError("the engine did not answer in time"))
+        elapsed_s = 0.0 if self._swept_at_s is None else now_s - self._swept_at_s
+        self._swept_at_s = now_s
+        if elapsed_s > STOOD_STILL_S:
+            return
+        heard, self._answered, waiting = self._answered, False, False
+        for connection in tuple(self._busy):
+            heard |= connection.check(now_s)
+            waiting |= connection.running and connection.stream and not connection.answering
+        if heard:
+            self.heard_at_s, self._silent_s = now_s, 0.0
+        elif waiting:
+            self._silent_s += elapsed_s
+            if 0 < self._hang_s < self._silent_s:
+                self._silent_s = 0.0
+                self._on_hang()
         while self._idle and now_s - self._idle[0][1] > _KEEP_IDLE_S:
             self._idle.popleft()[0].transport.close()
 
+    def give_up_waiting(self, reason: str) -> None:
+        """The engine is dead, whatever its sockets say: nothing will be answered any more."""
+        for connection in tuple(self._busy):
+            if connection.running and not connection.answering:
+                connection.fail(EngineError(reason))
+
     def close(self) -> None:
         """Close every connection; running exchanges fail."""
-        for connection in list(self._busy):
+        for connection in tuple(self._busy):
             connection.fail(EngineError("the router is stopping"))
         for connection, _ in self._idle:
             connection.transport.close()

@@ -91,7 +91,7 @@ class RouteHandler:
         if encoding not in (None, b"identity"):
             raise RequestError("compressed request bodies are not supported")
         head = read_head(request.body)
-        self._fleet.usable(head.model)  # fail before the work of tokenizing
+        self._fleet.usable(head.model, self._clock())  # fail before the work of tokenizing
         prompt = await self._prompt(request, head)
         if client.gone:
             return

@@ -58,6 +58,17 @@ class Metrics:
             ["engine"],
             registry=self.registry,
         )
+        self._retries_denied = Counter(
+            "lodestar:retries_denied",
+            "Requests not sent to another engine because the retry budget was spent.",
+            registry=self.registry,
+        )
+        self._engine_failures = Counter(
+            "lodestar:engine_failures",
+            "What engines did wrong, retried or not; broken: after bytes had gone to the client.",
+            ["engine", "cause", "broken"],
+            registry=self.registry,
+        )
         self._ttft = Histogram(
             "lodestar:time_to_first_token_seconds",
             "From the routing decision to the first token of a stream.",
@@ -131,6 +142,14 @@ class Metrics:
     def retried(self, engine_id: str) -> None:
         """Count a request that `engine_id` failed and another engine gets."""
         self._retries.labels(engine_id).inc()
+
+    def retry_denied(self) -> None:
+        """Count a retry that the budget did not pay for."""
+        self._retries_denied.inc()
+
+    def engine_failed(self, engine_id: str, cause: str, *, broken: bool = False) -> None:
+        """Count a failure of an engine; `cause` is one of the names that the code has."""
+        self._engine_failures.labels(engine_id, cause, "yes" if broken else "no").inc()
 
     def cached(self, engine_id: str, *, expected_tokens: int, reported_tokens: int) -> None:
         """Compare the view of an engine's cache with what the engine says."""

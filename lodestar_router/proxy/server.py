@@ -8,7 +8,8 @@ from lodestar_router.core.types import EngineId
 from lodestar_router.errors import ConfigError
 from lodestar_router.proxy.client_connection import ClientConnection, Limits
 from lodestar_router.proxy.control import ControlHandler
-from lodestar_router.proxy.engine_pool import SWEEP_S, EnginePool
+from lodestar_router.proxy.deadlines import SWEEP_S
+from lodestar_router.proxy.engine_pool import EnginePool
 from lodestar_router.proxy.handler import ROUTED_PATHS, RouteHandler
 from lodestar_router.proxy.messages import Request, error_body
 from lodestar_router.tasks import cancel, spawn

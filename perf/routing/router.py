@@ -86,7 +86,7 @@ class RouterCore:
         """Choose for a tokenized request, and count it as sent."""
         started_ns = thread_time_ns()
         ask, prompt, fleet, index = flight.ask, flight.prompt, self.fleet, self.index
-        states = fleet.usable(self._model)
+        states = fleet.usable(self._model, self._clock())
         routed = RoutedRequest(
             request_id=flight.request_id,
             model=self._model,

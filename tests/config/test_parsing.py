@@ -19,10 +19,16 @@ EVERY_SETTING = {
     "port": "9000",
     "max-body-mib": "8",
     "retries": "3",
+    "retry-budget": "5",
+    "resend-unanswered": "true",
+    "circuit-failures": "8",
+    "circuit-open": "0.5",
+    "hang-timeout": "12",
     "connect-timeout": "1.5",
     "first-byte-timeout": "2",
     "idle-timeout": "3",
     "total-timeout": "4",
+    "max-request-timeout": "60",
     "routing-logic": "lmetric",
     "policy-fallback": "llmd_322",
     "explore-share": "2%",
@@ -74,7 +80,9 @@ def check_every_setting(config: Config) -> None:
     assert config.allow_mixed_models is True
     assert (config.host, config.port) == ("127.0.0.1", 9000)
     assert config.max_body_bytes == 8 * 1024 * 1024
-    assert config.retries == 3
+    assert (config.retries, config.retry_budget_ratio, config.resend_unanswered) == (3, 0.05, True)
+    assert (config.circuit_failures, config.circuit_open_s) == (8, 0.5)
+    assert (config.hang_timeout_s, config.max_request_timeout_s) == (12.0, 60.0)
     assert (config.connect_timeout_s, config.first_byte_timeout_s) == (1.5, 2.0)
     assert (config.idle_timeout_s, config.total_timeout_s) == (3.0, 4.0)
     assert config.routing_logic == "lmetric"

@@ -77,9 +77,29 @@ def test_usable_leaves_out_down_and_excluded_engines() -> None:
 
     fleet.mark_down(A, "refused", 2.0)
 
-    assert [state.spec.engine_id for state in fleet.usable("tiny")] == [B]
+    assert [state.spec.engine_id for state in fleet.usable("tiny", 3.0)] == [B]
     with pytest.raises(NoCandidateError, match="a: refused, b: failed this request"):
-        fleet.usable("tiny", excluded={B})
+        fleet.usable("tiny", 3.0, excluded={B})
+
+
+def test_engine_with_an_open_circuit_gets_nothing_while_another_is_there() -> None:
+    fleet = fleet_of(A, B)
+    fleet[A].circuit.trip("says nothing", 2.0)
+
+    assert [state.spec.engine_id for state in fleet.usable("tiny", 3.0)] == [B]
+    assert fleet.snapshot(A, 3.0).circuit == "open"
+    assert fleet.why_not("tiny", {B}, set()) == {A: "circuit open: says nothing"}
+
+
+def test_open_circuits_alone_refuse_no_request() -> None:
+    fleet = fleet_of(A, B)
+    for engine in (A, A, B):  # A is open for twice as long
+        fleet[engine].circuit.trip("says nothing", 2.0)
+
+    assert [state.spec.engine_id for state in fleet.usable("tiny", 2.5)] == [B]
+    assert [s.spec.engine_id for s in fleet.usable("tiny", 2.5, excluded={B})] == [A]
+    fleet.mark_down(B, "gone", 2.5)
+    assert [state.spec.engine_id for state in fleet.usable("tiny", 2.5)] == [A]
 
 
 def test_unknown_model_is_not_found_only_once_every_engine_has_answered() -> None:
@@ -87,11 +107,11 @@ def test_unknown_model_is_not_found_only_once_every_engine_has_answered() -> Non
     fleet.add(EngineSpec(engine_id=B, url="http://b"))
 
     with pytest.raises(NoCandidateError):
-        fleet.usable("other")
+        fleet.usable("other", 3.0)
     fleet.mark_up(B, [{"id": "tiny"}], 2.0)
 
     with pytest.raises(ModelNotFoundError, match="'other'"):
-        fleet.usable("other")
+        fleet.usable("other", 3.0)
 
 
 def test_model_of_a_down_engine_is_unavailable_not_unknown() -> None:
@@ -100,7 +120,7 @@ def test_model_of_a_down_engine_is_unavailable_not_unknown() -> None:
     fleet.mark_down(A, "loading", 2.0)
 
     with pytest.raises(NoCandidateError, match="a: loading"):
-        fleet.usable("tiny")
+        fleet.usable("tiny", 3.0)
 
 
 def test_newest_load_report_wins_and_a_down_engine_has_none() -> None:
@@ -141,12 +161,12 @@ def test_held_engine_gets_nothing_new_and_keeps_what_is_known_of_it() -> None:
     fleet.hold(A, "sleep", "sleeping")
     fleet.release(A, "discovery")
 
-    assert [state.spec.engine_id for state in fleet.usable("tiny")] == [B]
+    assert [state.spec.engine_id for state in fleet.usable("tiny", 3.0)] == [B]
     with pytest.raises(NoCandidateError, match="a: sleeping, b: failed this request"):
-        fleet.usable("tiny", excluded={B})
+        fleet.usable("tiny", 3.0, excluded={B})
     assert fleet.snapshot(A, 2.0).load is not None
     fleet.release(A, "sleep")
-    assert len(fleet.usable("tiny")) == 2
+    assert len(fleet.usable("tiny", 3.0)) == 2
 
 
 def test_holds_of_an_engine_that_left_are_ignored() -> None:
@@ -164,11 +184,11 @@ def test_unknown_model_is_unavailable_while_engines_may_be_missing() -> None:
     fleet.complete = False
 
     with pytest.raises(NoCandidateError, match="none known"):
-        fleet.usable("tiny")
+        fleet.usable("tiny", 3.0)
     fleet.complete = True
 
     with pytest.raises(ModelNotFoundError):
-        fleet.usable("tiny")
+        fleet.usable("tiny", 3.0)
 
 
 def test_updated_description_leaves_counts_alone() -> None:

@@ -7,23 +7,37 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
+from lodestar_router.core.circuit import USUAL, CircuitSettings
 from lodestar_router.core.fleet import Fleet
 from lodestar_router.core.prefix_index import PrefixIndex
+from lodestar_router.core.retry_budget import RetryBudget
 from lodestar_router.core.types import Decision, EngineId, EngineSpec, Outcome, RoutedRequest
 from lodestar_router.policy.baselines import RoundRobin
 from lodestar_router.proxy.client_connection import Limits
 from lodestar_router.proxy.control import ControlHandler
+from lodestar_router.proxy.deadlines import Timeouts
 from lodestar_router.proxy.dispatcher import Dispatcher
-from lodestar_router.proxy.engine_pool import EnginePool, Timeouts
+from lodestar_router.proxy.engine_pool import EnginePool
+from lodestar_router.proxy.forwarder import Forwarder
 from lodestar_router.proxy.handler import RouteHandler
 from lodestar_router.proxy.metrics import Metrics
+from lodestar_router.proxy.retries import Retries
 from lodestar_router.proxy.server import Server
 from lodestar_router.tokens.service import TokenService
-from tests.fake_engine import FakeEngine
 
 TIMEOUTS = Timeouts(connect_s=1.0, first_byte_s=0.0, idle_s=0.0, total_s=0.0)
+
+
+class AnyEngine(Protocol):
+    """An engine of a test's own."""
+
+    model: str
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
 
 
 @dataclass
@@ -71,10 +85,16 @@ class Edge:
 
 @asynccontextmanager
 async def edge_before(
-    *engines: FakeEngine, timeouts: Timeouts = TIMEOUTS, limits: Limits | None = None
+    *engines: AnyEngine,
+    timeouts: Timeouts = TIMEOUTS,
+    limits: Limits | None = None,
+    circuits: CircuitSettings = USUAL,
+    retry_ratio: float = 0.1,
+    resend: bool = False,
 ) -> AsyncIterator[Edge]:
     """Serve in front of `engines`, which are taken for up; round robin, no tokenizer."""
-    fleet, index, metrics, recorder = Fleet(), PrefixIndex(), Metrics(), Recorder()
+    fleet, index = Fleet(circuits=circuits), PrefixIndex()
+    metrics, recorder, budget = Metrics(), Recorder(), RetryBudget(retry_ratio)
     pools: dict[EngineId, EnginePool] = {}
     troubled: list[EngineId] = []
     for number, engine in enumerate(engines):
@@ -86,13 +106,18 @@ async def edge_before(
         fleet=fleet,
         index=index,
         policy=RoundRobin(Random(0)),
-        pools=pools,
-        engine_keys={},
+        forwarder=Forwarder(
+            pools=pools,
+            engine_keys={},
+            on_unreachable=lambda engine, why: fleet.mark_down(engine, why, time.monotonic()),
+            on_trouble=troubled.append,
+            resend=resend,
+        ),
+        timeouts=timeouts,
+        retries=Retries(limit=1, budget=budget, rng=Random(0), metrics=metrics),
         feedback=recorder,
         metrics=metrics,
         clock=time.monotonic,
-        retries=1,
-        on_trouble=troubled.append,
     )
     routes = RouteHandler(
         fleet=fleet,

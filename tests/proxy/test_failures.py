@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from lodestar_router.core.types import Ending
-from lodestar_router.proxy.engine_pool import Timeouts
+from lodestar_router.proxy.deadlines import Timeouts
 from tests.fake_engine import FakeEngine
 from tests.proxy.harness import completion, edge_before, post
 

@@ -1,0 +1,88 @@
+"""How long an exchange may take, and what a client may say about it.
+
+    connect      until a connection to the engine is open
+    first byte   from the request to the first byte of the answer's body
+    idle         between two parts of the answer, and while the client reads none of it
+    total        from the client's request to the end of the answer, retries included
+
+Nothing is set or cancelled per chunk: a connection notes that bytes came, a
+sweep over all running exchanges looks every `SWEEP_S` and compares. So a limit
+may take effect up to two sweeps late.
+
+A client may shorten or lengthen its own, up to the operator's limit, with
+`x-request-timeout` (total), `x-first-byte-timeout` and `x-idle-timeout`, in seconds.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+
+from lodestar_router.errors import RequestError
+from lodestar_router.proxy.messages import Header
+
+SWEEP_S = 0.25
+# Servers send a head in one piece; one that does not is broken or hostile.
+HEAD_S = 10.0
+# The sweep itself came this late: the process stood still, and what engines sent
+# meanwhile has not been read yet. Nobody is blamed for that.
+STOOD_STILL_S = 2.0
+
+_TOTAL, _FIRST_BYTE, _IDLE = b"x-request-timeout", b"x-first-byte-timeout", b"x-idle-timeout"
+_HEADERS = frozenset({_TOTAL, _FIRST_BYTE, _IDLE})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """The operator's, in seconds; 0 means no limit."""
+
+    connect_s: float
+    first_byte_s: float
+    idle_s: float
+    total_s: float
+    client_max_s: float = 3600.0  # what a client may ask for at most
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """What holds for one request; `inf` means no limit."""
+
+    first_byte_s: float
+    idle_s: float
+    ends_at_s: float  # when its total is over
+    wished: bool = False  # by the client: missing them is no fault of the engine
+
+
+def patience_for(
+    headers: Sequence[Header], timeouts: Timeouts, *, received_at_s: float, stream: bool
+) -> Patience:
+    """The operator's limits with the client's own wishes.
+
+    Raises:
+        RequestError: a wish is no positive number of seconds.
+    """
+    total_s, first_byte_s, idle_s = timeouts.total_s, timeouts.first_byte_s, timeouts.idle_s
+    wishes = {
+        name: _seconds(name, value, timeouts.client_max_s)
+        for name, value in headers
+        if name in _HEADERS
+    }
+    if wishes:
+        total_s = wishes.get(_TOTAL, total_s)
+        idle_s = wishes.get(_IDLE, idle_s)
+        if _FIRST_BYTE in wishes:
+            first_byte_s = wishes[_FIRST_BYTE]
+        elif first_byte_s and not stream:  # such an answer comes whole, at its end
+            first_byte_s = max(first_byte_s, total_s)
+    return Patience(
+        first_byte_s or inf, idle_s or inf, received_at_s + (total_s or inf), bool(wishes)
+    )
+
+
+def _seconds(name: bytes, value: bytes, limit_s: float) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < inf:
+        raise RequestError(f"{name.decode()} must be a positive number of seconds")
+    return min(seconds, limit_s)

@@ -1,0 +1,36 @@
+"""What one exchange with an engine comes to, and who is told how it goes."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from lodestar_router.errors import EngineError, EngineRefusedError
+
+
+class ExchangeObserver(Protocol):
+    """Who wants to know how an exchange goes."""
+
+    def on_refused(self, status: int, retry_after: bytes) -> EngineRefusedError | None:
+        """The engine answered 502, 503 or 429; an error if another engine shall be asked."""
+
+    def on_head(self, status: int) -> list[bytes]:
+        """The answer is on its way; returns header lines to add to the client's head."""
+
+    def on_first_token(self) -> None:
+        """The first token passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An engine's answer that went through to its end."""
+
+    status: int
+    tail: bytes  # its last bytes, framing included: where usage is
+
+
+class BrokenAnswerError(EngineError):
+    """The engine broke after bytes of its answer had gone to the client."""
+
+    def __init__(self, error: EngineError, last_words: bytes) -> None:
+        super().__init__(str(error))
+        self.broken_by = error
+        self.last_words = last_words  # for the client, before its connection is closed
