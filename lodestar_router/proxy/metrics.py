@@ -6,18 +6,13 @@ fleet knows, policies and reasons that the code names.
 
 from collections.abc import Callable, Iterable
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Histogram,
-    disable_created_metrics,
-    generate_latest,
-)
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from lodestar_router.core.types import Decision, Ending
+from lodestar_router.proxy.series import Counter, Histogram
 
 # From a cached short prompt on a fast GPU to a saturated fleet.
 _TTFT_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2)
@@ -31,7 +26,6 @@ class Metrics:
     content_type = b"text/plain; version=0.0.4; charset=utf-8"
 
     def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call] # a start time per series: noise
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._requests = Counter(
