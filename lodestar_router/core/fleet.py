@@ -39,6 +39,7 @@ class EngineState:
     holds: dict[str, str] = field(default_factory=dict)  # who forbids new requests -> why
     version: str | None = None
     cards: Sequence[ModelCard] = ()
+    models: frozenset[str] = frozenset()  # ids of the cards
     load: EngineLoad | None = None
     kv_blocks: int | None = None
     block_size_tokens: int | None = None
@@ -51,7 +52,7 @@ class EngineState:
 
     def serves(self, model: str) -> bool:
         """Whether the engine's model list names `model`."""
-        return any(card.get("id") == model for card in self.cards)
+        return model in self.models
 
     @property
     def trouble(self) -> str:
@@ -152,7 +153,8 @@ class Fleet:
         if not state.up:
             state.changed_at_s = now_s
         state.up, state.reason, state.cards = True, "", tuple(cards)
-        self._seen_models.update(card["id"] for card in cards)
+        state.models = frozenset(card["id"] for card in cards)
+        self._seen_models |= state.models
 
     def mark_down(self, engine_id: EngineId, reason: str, now_s: float) -> None:
         """The engine cannot take requests; what it said of its load is void."""
@@ -183,7 +185,7 @@ class Fleet:
             ModelNotFoundError: no engine ever served it.
             NoCandidateError: engines serve it, none can take a request.
         """
-        serving = [state for state in self._states.values() if state.serves(model)]
+        serving = [state for state in self._states.values() if model in state.models]
         ready = [s for s in serving if s.up and not s.holds and s.spec.engine_id not in excluded]
         if ready:
             admitted = [s for s in ready if s.circuit.clear or s.circuit.admits(now_s)]

@@ -73,6 +73,8 @@ class ResidualTracker:
 
     def value(self, engine_id: EngineId, now_s: float) -> float:
         """The engine's correction now; the fleet's if nothing is known of it."""
+        if not self._fleet.weight:
+            return 0.0
         fleet = _limited(self._fleet.towards(0.0, now_s), _MAX_FLEET)
         engine = self._engines.get(engine_id)
         if engine is None:

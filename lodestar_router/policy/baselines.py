@@ -54,10 +54,9 @@ class RoundRobin:
 
     def choose(self, request: RoutedRequest, candidates: Sequence[Candidate]) -> Decision:
         engine_ids = [c.engine.engine_id for c in candidates]
-        line = sorted(
-            range(len(candidates)),
-            key=lambda i: (self._last_turn.get((request.model, engine_ids[i]), 0), engine_ids[i]),
-        )
+        last_turns = [self._last_turn.get((request.model, e), 0) for e in engine_ids]
+        ranks = list(zip(last_turns, engine_ids, strict=True))
+        line = sorted(range(len(candidates)), key=ranks.__getitem__)
         costs = [0.0] * len(candidates)
         for place, index in enumerate(line):
             costs[index] = float(place)

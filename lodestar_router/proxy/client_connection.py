@@ -148,20 +148,20 @@ class ClientConnection(asyncio.Protocol):
     def on_url(self, url: bytes) -> None:
         """Part of the request target."""
         self._target += url
-        self._count_head(len(url))
+        self._head_bytes += len(url)
+        if self._head_bytes > self._limits.head_bytes:
+            self._refuse_head()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header."""
         self._headers.append((name.lower(), value))
-        self._count_head(len(name) + len(value) + 4)
-
-    def _count_head(self, size_bytes: int) -> None:
-        self._head_bytes += size_bytes
+        self._head_bytes += len(name) + len(value) + 4
         if self._head_bytes > self._limits.head_bytes:
-            self._refusal = TooLargeError(
-                f"the request's head passes {self._limits.head_bytes} bytes"
-            )
-            raise self._refusal
+            self._refuse_head()
+
+    def _refuse_head(self) -> None:
+        self._refusal = TooLargeError(f"the request's head passes {self._limits.head_bytes} bytes")
+        raise self._refusal
 
     def on_headers_complete(self) -> None:
         """The head is whole: refuse what is known to be too large, invite the rest."""

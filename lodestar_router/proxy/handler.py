@@ -6,8 +6,8 @@ Errors   every RouterError becomes its status; anything else is a bug, logged, a
 """
 
 import logging
+import os
 import re
-import uuid
 from collections.abc import Callable
 
 from lodestar_router.core.blocks import Prompt
@@ -136,4 +136,4 @@ def request_id_of(request: Request) -> str:
     given = request.header(b"x-request-id")
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given.decode("ascii")
-    return str(uuid.uuid4())
+    return os.urandom(16).hex()

@@ -5,7 +5,6 @@ those that the proxy sets itself do not cross. All header names are lower-case.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from http import HTTPStatus
 
 import msgspec
@@ -33,8 +32,7 @@ _NOT_TO_CLIENT = _HOP_BY_HOP | {b"x-request-id", b"server"}
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """One whole client request."""
 
     method: bytes
