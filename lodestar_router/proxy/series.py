@@ -8,8 +8,9 @@ Out      metric families at each scrape.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
+from typing import Generic, TypeVar
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
@@ -30,33 +31,6 @@ class CounterSeries:
         self.value += amount
 
 
-class Counter(Collector):
-    """A counter with labels; a series appears when it is first counted."""
-
-    def __init__(
-        self, name: str, documentation: str, labels: Sequence[str], *, registry: CollectorRegistry
-    ) -> None:
-        self._name = name
-        self._documentation = documentation
-        self._labels = tuple(labels)
-        self._series: dict[tuple[str, ...], CounterSeries] = {}
-        registry.register(self)
-
-    def labels(self, *values: str) -> CounterSeries:
-        """The series of these label values, in the order the labels were declared."""
-        series = self._series.get(values)
-        if series is None:
-            series = self._series[values] = CounterSeries()
-        return series
-
-    def collect(self) -> Iterable[Metric]:
-        """Called at each scrape."""
-        family = CounterMetricFamily(self._name, self._documentation, labels=self._labels)
-        for values, series in self._series.items():
-            family.add_metric(values, series.value)
-        yield family
-
-
 class HistogramSeries:
     """One combination of labels."""
 
@@ -73,8 +47,59 @@ class HistogramSeries:
         self.total += value
 
 
-class Histogram(Collector):
-    """A histogram with labels; a series appears when it is first observed."""
+_Series = TypeVar("_Series", CounterSeries, HistogramSeries)
+
+
+class _Labelled(Collector, Generic[_Series]):
+    """A metric with labels; a series appears when it is first counted."""
+
+    def __init__(
+        self, name: str, documentation: str, labels: Sequence[str], registry: CollectorRegistry
+    ) -> None:
+        self._name = name
+        self._documentation = documentation
+        self._labels = tuple(labels)
+        self._series: dict[tuple[str, ...], _Series] = {}
+        registry.register(self)
+
+    def labels(self, *values: str) -> _Series:
+        """The series of these label values, in the order the labels were declared."""
+        series = self._series.get(values)
+        if series is None:
+            series = self._series[values] = self._new()
+        return series
+
+    def _new(self) -> _Series:
+        raise NotImplementedError
+
+    def remove_by_labels(self, values: Mapping[str, str]) -> None:
+        """Drop the series that have these values under these labels."""
+        wanted = {(self._labels.index(label), value) for label, value in values.items()}
+        for known in [known for known in self._series if wanted.issubset(enumerate(known))]:
+            del self._series[known]
+
+
+class Counter(_Labelled[CounterSeries]):
+    """A sum that grows."""
+
+    def __init__(
+        self, name: str, documentation: str, labels: Sequence[str], *, registry: CollectorRegistry
+    ) -> None:
+        super().__init__(name, documentation, labels, registry)
+
+    def _new(self) -> CounterSeries:
+        return CounterSeries()
+
+    def collect(self) -> Iterable[Metric]:
+        """Called at each scrape."""
+        family = CounterMetricFamily(self._name, self._documentation, labels=self._labels)
+        for values, series in self._series.items():
+            family.add_metric(values, series.value)
+        yield family
+
+
+class Histogram(_Labelled[HistogramSeries]):
+    """How many values were at most each of `buckets`, and their sum."""
 
     def __init__(
         self,
@@ -85,20 +110,12 @@ class Histogram(Collector):
         buckets: Sequence[float],
         registry: CollectorRegistry,
     ) -> None:
-        self._name = name
-        self._documentation = documentation
-        self._labels = tuple(labels)
+        super().__init__(name, documentation, labels, registry)
         self._bounds = tuple(buckets)
         self._les = [*map(floatToGoString, buckets), "+Inf"]
-        self._series: dict[tuple[str, ...], HistogramSeries] = {}
-        registry.register(self)
 
-    def labels(self, *values: str) -> HistogramSeries:
-        """The series of these label values, in the order the labels were declared."""
-        series = self._series.get(values)
-        if series is None:
-            series = self._series[values] = HistogramSeries(self._bounds)
-        return series
+    def _new(self) -> HistogramSeries:
+        return HistogramSeries(self._bounds)
 
     def collect(self) -> Iterable[Metric]:
         """Called at each scrape."""

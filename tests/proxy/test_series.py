@@ -58,3 +58,16 @@ def test_metrics_never_counted_are_declared() -> None:
     assert generate_latest(registry) == (
         b"# HELP lodestar:c_total Help.\n# TYPE lodestar:c_total counter\n"
     )
+
+
+def test_series_are_dropped_by_the_labels_given() -> None:
+    registry = CollectorRegistry()
+    counter = series.Counter("lodestar:c", "Help.", ["engine", "why"], registry=registry)
+    for engine, why in (("a", "x"), ("a", "y"), ("b", "x")):
+        counter.labels(engine, why).inc()
+
+    counter.remove_by_labels({"engine": "a"})
+
+    page = generate_latest(registry)
+    assert b'engine="a"' not in page
+    assert b'lodestar:c_total{engine="b",why="x"} 1.0' in page
