@@ -80,12 +80,23 @@ class _Labelled(Collector, Generic[_Series]):
 
 
 class Counter(_Labelled[CounterSeries]):
-    """A sum that grows."""
+    """A sum that grows; without labels it is there from the start."""
 
     def __init__(
-        self, name: str, documentation: str, labels: Sequence[str], *, registry: CollectorRegistry
+        self,
+        name: str,
+        documentation: str,
+        labels: Sequence[str] = (),
+        *,
+        registry: CollectorRegistry,
     ) -> None:
         super().__init__(name, documentation, labels, registry)
+        if not labels:
+            self.labels()
+
+    def inc(self, amount: float = 1.0) -> None:
+        """Count up the one series of a counter without labels."""
+        self.labels().inc(amount)
 
     def _new(self) -> CounterSeries:
         return CounterSeries()

@@ -51,6 +51,17 @@ def test_histogram_page_is_the_librarys() -> None:
     assert generate_latest(ours) == generate_latest(theirs)
 
 
+def test_counter_without_labels_starts_at_zero() -> None:
+    registry = CollectorRegistry()
+    counter = series.Counter("lodestar:c", "Help.", registry=registry)
+
+    before = generate_latest(registry)
+    counter.inc()
+
+    assert b"lodestar:c_total 0.0" in before
+    assert b"lodestar:c_total 1.0" in generate_latest(registry)
+
+
 def test_metrics_never_counted_are_declared() -> None:
     registry = CollectorRegistry()
     series.Counter("lodestar:c", "Help.", ["engine"], registry=registry)
