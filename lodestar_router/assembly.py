@@ -188,7 +188,12 @@ class Router:
 
     def _make_server(self) -> Server:
         config = self._config
-        feedback = RouterFeedback(self._tracker, self._offer, clock=self._clock)
+        feedback = RouterFeedback(
+            self._tracker,
+            self._offer,
+            clock=self._clock,
+            decoding=None if self.learned is None else self.learned.decoding,
+        )
         self.metrics.add_gauges(self._gauges)
         dispatcher = Dispatcher(
             fleet=self.fleet,

@@ -36,6 +36,7 @@ class FakeEngine:
         self.tokens = 3
         self.gap_s = 0.0
         self.cached_tokens: int | None = None
+        self.reports_usage = True  # at the end of a stream; whole answers always do
         self.metrics_delay_s = 0.0
         self.models_delay_s = 0.0
         self.lists_models = True  # False: GET /v1/models is 404
@@ -147,7 +148,8 @@ class FakeEngine:
                 return answer
             await asyncio.sleep(self.gap_s)
         last = {"choices": [], "usage": self._usage()}
-        await answer.write(b"data: " + json.dumps(last).encode() + b"\n\ndata: [DONE]\n\n")
+        usage = b"data: " + json.dumps(last).encode() + b"\n\n" if self.reports_usage else b""
+        await answer.write(usage + b"data: [DONE]\n\n")
         await answer.write_eof()
         return answer
 

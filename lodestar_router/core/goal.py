@@ -35,3 +35,6 @@ class Goal:
     objective: Objective = Objective.TTFT
     ttft_slo_s: float = DEFAULT_TTFT_SLO_S
     tpot_slo_s: float = DEFAULT_TPOT_SLO_S
+
+
+DEFAULT_GOAL = Goal()

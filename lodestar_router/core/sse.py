@@ -12,6 +12,9 @@ vllm/entrypoints/openai/chat_completion at v0.32.0). `vllm bench serve` counts T
 import re
 from dataclasses import dataclass
 
+# vLLM sends an event per token and ends each like this; text cannot forge it, JSON escapes it.
+EVENT_END = b"\n\n"
+
 # Events before the first token are keep-alives and headers of a stream: short.
 _MAX_SCAN_BYTES = 65_536
 

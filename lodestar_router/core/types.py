@@ -138,6 +138,17 @@ class RoutedRequest(Struct, frozen=True, kw_only=True):
     now_s: float  # the instant of the decision
     session_id: str | None = None
     goal: Goal | None = None  # None: the policy's own
+    num_answers: int = 1  # asked for at once, OpenAI's `n`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeForecast:
+    """What one request's answer would take on each candidate; lists [candidates]."""
+
+    output_tokens: float  # expected, the same everywhere
+    tpot_s: Sequence[float]
+    tpot_spread: Sequence[float]  # standard deviation of ln(observed / tpot_s)
+    others_s: Sequence[float]  # seconds by which it lengthens other answers, in sum
 
 
 class Arm(StrEnum):
@@ -170,6 +181,7 @@ class Decision(Struct, frozen=True, kw_only=True, eq=False):
     trusted: bool = False  # whether the predictions include the residuals
     prices_s: Sequence[float] | None = None  # [candidates] seconds of delay to others
     goal: Goal | None = None  # what the learned policy's costs stand for
+    forecast: DecodeForecast | None = None  # None: the goal does not ask for it
     arm: Arm | None = None  # None: no trial is under way
     other: "Decision | None" = None  # of the policy that did not steer
     excluded: Mapping[EngineId, str] | None = None  # engines that were no candidates, and why
@@ -193,7 +205,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     """What became of a decision; the label of its training row.
 
     `ttft_s` is None when no first token was seen; `waited_s` then is a lower
-    bound of it.
+    bound of it. At the end of an answer `waited_s` is its end-to-end time.
     """
 
     request_id: str
@@ -201,3 +213,4 @@ class Outcome(Struct, frozen=True, kw_only=True):
     ending: Ending | None  # None: the first token is here, the end is not
     ttft_s: float | None
     waited_s: float
+    output_tokens: int | None = None  # of a whole answer, where they could be counted

@@ -24,10 +24,13 @@ from collections.abc import Sequence
 from random import Random
 from typing import ClassVar
 
+from lodestar_router.core.goal import DEFAULT_GOAL, Goal
 from lodestar_router.core.types import Candidate, Decision, RoutedRequest
+from lodestar_router.features.decoding import Decoding
 from lodestar_router.features.schema import SCHEMA_VERSION
 from lodestar_router.features.serving import PublishedModel
 from lodestar_router.policy.congestion import CongestionPrice
+from lodestar_router.policy.objective import NEED_DECODING, objective_costs
 from lodestar_router.policy.pick import NO_EXPLORATION, Exploration, pick
 from lodestar_router.policy.prediction import predict, prefill_work_s
 from lodestar_router.policy.reason import reason
@@ -44,12 +47,15 @@ class LodestarPolicy:
         rng: Random,
         model: PublishedModel | None = None,
         *,
+        goal: Goal = DEFAULT_GOAL,
         exploration: Exploration = NO_EXPLORATION,
     ) -> None:
         self._rng = rng
         self._model = model
+        self._goal = goal
         self._exploration = exploration
         self._congestion = CongestionPrice()
+        self.decoding = Decoding()  # fed by whoever sees answers end
 
     @property
     def model(self) -> PublishedModel | None:
@@ -89,7 +95,11 @@ class LodestarPolicy:
         prices_s = self._congestion.prices_s(
             candidates, own_s, predicted.work_s, predicted.s_per_token, request.now_s
         )
-        costs = [own + price for own, price in zip(own_s, prices_s, strict=True)]
+        goal = request.goal or self._goal
+        forecast = None
+        if goal.objective in NEED_DECODING:
+            forecast = self.decoding.forecast(request, candidates)
+        costs = objective_costs(goal, own_s, prices_s, predicted.spread, forecast)
         picked = pick(request, candidates, costs, self._exploration, self._rng)
         return Decision(
             policy=self.name,
@@ -112,4 +122,6 @@ class LodestarPolicy:
             residuals=predicted.residuals,
             trusted=predicted.trusted,
             prices_s=prices_s,
+            goal=goal,
+            forecast=forecast,
         )

@@ -17,7 +17,7 @@ from lodestar_router.core.types import Candidate, FloatMatrix, FloatVector, Rout
 from lodestar_router.features.encode import encode
 from lodestar_router.features.rates import TtftRates, own_uncached_tokens, work_tokens
 from lodestar_router.features.residual_tracker import clipped
-from lodestar_router.features.serving import PublishedModel
+from lodestar_router.features.serving import DEFAULT_SPREAD, PublishedModel
 
 _UNTAUGHT = TtftRates()
 
@@ -32,6 +32,7 @@ class Prediction:
     trusted: bool  # g is used
     ttft_s: FloatVector
     distrusted_s: list[float] | None  # TTFT with a g that is not used
+    spread: list[float]  # standard deviation of ln(observed / ttft_s)
     s_per_token: list[float]  # of prefill, the engine's recent error included
     work_s: list[float]  # of prefill that this request adds
 
@@ -72,6 +73,9 @@ def predict(
         trusted=trusted,
         ttft_s=base_s * np.exp(log_factor),
         distrusted_s=distrusted_s,
+        spread=[
+            DEFAULT_SPREAD if model is None else model.spread_of(c.engine.gpu) for c in candidates
+        ],
         s_per_token=s_per_token,
         work_s=[
             own_uncached_tokens(request, c) * s

@@ -12,7 +12,7 @@ from lodestar_router.core.blocks import Prompt
 from lodestar_router.core.circuit import Circuit
 from lodestar_router.core.fleet import Ticket
 from lodestar_router.core.prefix_index import PrefixIndex, Reservation
-from lodestar_router.core.sse import usage_in
+from lodestar_router.core.sse import Usage, usage_in
 from lodestar_router.core.types import Decision, Ending, Outcome, RoutedRequest
 from lodestar_router.errors import EngineError, EngineRefusedError
 from lodestar_router.proxy.exchange import Answer
@@ -147,9 +147,19 @@ class Attempt:
             self._index.release(self._reservation, completed=ending is Ending.COMPLETED)
         self._metrics.ended(self._decision.engine_id, ending)
         self._judge(self._refusal or verdict_on(answer, error, hurried=hurried))
-        self._observe(ending)
-        if answer is not None and ending is Ending.COMPLETED and self._prompt is not None:
-            self._compare(self._prompt, answer)
+        whole = answer if ending is Ending.COMPLETED else None
+        usage = None if whole is None else usage_in(whole.tail)
+        self._observe(ending, None if whole is None else self._output_tokens(whole, usage))
+        if self._prompt is not None and usage is not None:
+            self._compare(self._prompt, usage)
+
+    def _output_tokens(self, answer: Answer, usage: Usage | None) -> int | None:
+        """The engine's own count, else the events of the stream; None for several answers."""
+        if self._request.num_answers != 1 or (self._prompt and not self._prompt.is_single):
+            return None
+        if usage is not None and usage.completion_tokens is not None:
+            return usage.completion_tokens
+        return answer.events - 1 if self._request.stream and answer.events > 1 else None
 
     def _judge(self, verdict: Verdict) -> None:
         now_s = self._clock()
@@ -164,21 +174,21 @@ class Attempt:
         else:
             self._circuit.ended(self._sent, now_s, verdict.failure)
 
-    def _observe(self, ending: Ending | None) -> None:
+    def _observe(self, ending: Ending | None, output_tokens: int | None = None) -> None:
         outcome = Outcome(
             request_id=self._request.request_id,
             engine_id=self._decision.engine_id,
             ending=ending,
             ttft_s=self._ttft_s,
             waited_s=self._clock() - self._request.now_s,
+            output_tokens=output_tokens,
         )
         self._feedback.observed(self._request, self._decision, outcome)
 
-    def _compare(self, prompt: Prompt, answer: Answer) -> None:
+    def _compare(self, prompt: Prompt, usage: Usage) -> None:
         """Hold the view of the engine's cache against the engine's own count."""
-        usage = usage_in(answer.tail)
         # Of a batch of prompts vLLM reports the cached tokens of one.
-        if usage is None or usage.cached_tokens is None or not prompt.is_single:
+        if usage.cached_tokens is None or not prompt.is_single:
             return
         engine_id = self._decision.engine_id
         expected = self._decision.candidates[self._decision.chosen].cached_prefix_tokens

@@ -16,7 +16,7 @@ from typing import cast
 
 import httptools
 
-from lodestar_router.core.sse import FirstTokenScanner
+from lodestar_router.core.sse import EVENT_END, FirstTokenScanner
 from lodestar_router.errors import (
     DeadlineError,
     EngineError,
@@ -88,7 +88,7 @@ class EngineConnection(asyncio.Protocol):
         self._done: asyncio.Future[Answer] = self._loop.create_future()
         self._heard = False
         self._head_begun_at_s: float | None = None
-        self._unsent_bytes = 0
+        self._unsent_bytes = self._token_events = 0
         self.started_at_s = self._quiet_from_s = self._loop.time()
         self.transport.write(request)
         return self._done
@@ -111,6 +111,7 @@ class EngineConnection(asyncio.Protocol):
         if self._plain and not reader.complete:
             reader.bodies.clear()
             self._before, self._last = self._last, data
+            self._token_events += data.count(EVENT_END)
             client.write(data)
         elif reader.overrun:
             self.fail(EngineProtocolError("the engine sent more than its answer"))
@@ -140,6 +141,8 @@ class EngineConnection(asyncio.Protocol):
         if first_token:
             self._scanner = None
             self._observer.on_first_token()
+        if self._scanner is None:
+            self._token_events += body.count(EVENT_END)
         if reader.complete:
             self._finish(reader)
         else:
@@ -261,7 +264,7 @@ class EngineConnection(asyncio.Protocol):
     def _finish(self, reader: AnswerReader) -> None:
         """The answer is whole and relayed."""
         reusable = reader.keep_alive and not self.closed
-        answer = Answer(reader.status, self._before + self._last)
+        answer = Answer(reader.status, self._before + self._last, self._token_events)
         self._release()
         if not reusable:
             self.transport.close()

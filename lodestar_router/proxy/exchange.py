@@ -25,6 +25,7 @@ class Answer:
 
     status: int
     tail: bytes  # its last bytes, framing included: where usage is
+    events: int = 0  # from the piece on that brought a stream's first token, [DONE] included
 
 
 class BrokenAnswerError(EngineError):

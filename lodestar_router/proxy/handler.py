@@ -105,6 +105,7 @@ class RouteHandler:
             max_output_tokens=head.output_limit_tokens,
             stream=head.stream is True,
             now_s=self._clock(),
+            num_answers=head.num_answers,
         )
         await self._dispatcher.route(routed, prompt, request, client)
 

@@ -17,6 +17,12 @@ class RequestHead(msgspec.Struct, frozen=True):
     stream: Any = False
     max_tokens: Any = None
     max_completion_tokens: Any = None
+    n: Any = 1
+
+    @property
+    def num_answers(self) -> int:
+        """How many answers the client asked for."""
+        return self.n if isinstance(self.n, int) and self.n > 1 else 1
 
     @property
     def output_limit_tokens(self) -> int | None:

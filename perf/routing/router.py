@@ -34,6 +34,7 @@ from lodestar_router.features.residual_tracker import ResidualTracker
 from lodestar_router.features.row import TrainingRow
 from lodestar_router.feedback import RouterFeedback
 from lodestar_router.policy.base import Policy
+from lodestar_router.policy.staged import learned_in
 from perf.routing.flight import Flight
 
 OnLabel = Callable[[RoutedRequest, Decision, Outcome], None]
@@ -56,7 +57,10 @@ class RouterCore:
         tracker = ResidualTracker()
         self.index = PrefixIndex()
         self.fleet = Fleet(prefix_view=self.index.kind, log_residual=tracker.value)
-        self._feedback = RouterFeedback(tracker, offer, clock=clock)
+        learned = learned_in(policy)
+        self._feedback = RouterFeedback(
+            tracker, offer, clock=clock, decoding=None if learned is None else learned.decoding
+        )
         self.on_label: list[OnLabel] = []
 
     def add_engine(
@@ -154,6 +158,7 @@ class RouterCore:
             ending=ending,
             ttft_s=None if isnan(first_s) else first_s - routed.now_s,
             waited_s=self._clock() - routed.now_s,
+            output_tokens=flight.ask.output_tokens if ending is Ending.COMPLETED else None,
         )
         self._feedback.observed(routed, decision, outcome)
         for callback in self.on_label:

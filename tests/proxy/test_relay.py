@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from lodestar_router.core.types import Ending
 from tests.fake_engine import FakeEngine
 from tests.proxy.harness import completion, edge_before, post
@@ -72,6 +74,30 @@ async def test_stream_arrives_chunk_by_chunk_and_labels_its_first_token() -> Non
         assert first.ttft_s is not None
         assert first.ttft_s < last.waited_s - 0.15
         assert edge.inflight() == 0
+    await engine.stop()
+
+
+@pytest.mark.parametrize(
+    ("fields", "reports_usage", "output_tokens"),
+    [
+        pytest.param({}, True, 3, id="whole-answer"),
+        pytest.param({"stream": True}, True, 3, id="stream-with-usage"),
+        pytest.param({"stream": True}, False, 3, id="stream-by-its-events"),
+        pytest.param({"stream": True, "n": 2}, True, None, id="several-answers"),
+    ],
+)
+async def test_output_tokens_are_counted_at_the_end(
+    fields: dict[str, object], reports_usage: bool, output_tokens: int | None
+) -> None:
+    engine = await FakeEngine().start()
+    engine.reports_usage = reports_usage
+    async with edge_before(engine) as edge:
+        client = await edge.client()
+
+        await client.send(post("/v1/completions", completion(**fields)))
+        await client.reply()
+
+        assert edge.recorder.outcomes[-1].output_tokens == output_tokens
     await engine.stop()
 
 
