@@ -8,6 +8,7 @@ output_tokens, tpot_s, ...      what became of it
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from lodestar_router.core.types import Decision, Outcome, RoutedRequest
@@ -27,12 +28,18 @@ def explain(
         "engine": decision.engine_id,
         "reason": decision.reason,
         "propensity": decision.propensity,
+        "goal": None if decision.goal is None else asdict(decision.goal),
+        "expected_output_tokens": None
+        if decision.forecast is None
+        else decision.forecast.output_tokens,
         "arm": None if decision.arm is None else decision.arm.value,
         "model_version": decision.model_version,
         "model_trusted": decision.trusted,
         "prompt_tokens": request.prompt_tokens,
         "tokens_known": request.tokens_known,
         "ttft_s": None if last is None else last.ttft_s,
+        "output_tokens": None if last is None else last.output_tokens,
+        "tpot_s": None if last is None else last.tpot_s,
         "ending": None if last is None or last.ending is None else last.ending.value,
         "candidates": [_candidate(request, decision, index) for index in _indices(decision)],
         "excluded": dict(decision.excluded or {}),
@@ -57,12 +64,14 @@ def _indices(decision: Decision) -> range:
 
 def _candidate(request: RoutedRequest, decision: Decision, index: int) -> dict[str, Any]:
     candidate = decision.candidates[index]
-    engine = candidate.engine
+    engine, forecast = candidate.engine, decision.forecast
     return {
         "engine": engine.engine_id,
         "cost": float(decision.costs[index]),
         "predicted_ttft_s": _at(decision.predicted_ttft_s, index),
         "price_s": _at(decision.prices_s, index),
+        "predicted_tpot_s": None if forecast is None else forecast.tpot_s[index],
+        "others_answers_s": None if forecast is None else forecast.others_s[index],
         "base_s": _at(decision.base_s, index),
         "residual": _at(decision.residuals, index),
         "correction": clipped(engine.log_residual),

@@ -5,6 +5,7 @@ The default engine is idle, of unknown GPU kind, and has not reported yet.
 
 from typing import TypedDict, Unpack
 
+from lodestar_router.core.goal import Goal
 from lodestar_router.core.types import (
     UNKNOWN_GPU,
     Candidate,
@@ -43,6 +44,7 @@ class RequestFields(TypedDict, total=False):
     stream: bool
     now_s: float
     session_id: str | None
+    goal: Goal | None
 
 
 def load(

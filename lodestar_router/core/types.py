@@ -214,3 +214,12 @@ class Outcome(Struct, frozen=True, kw_only=True):
     ttft_s: float | None
     waited_s: float
     output_tokens: int | None = None  # of a whole answer, where they could be counted
+
+    @property
+    def tpot_s(self) -> float | None:
+        """Time per output token after the first, of a whole answer whose first token was seen."""
+        if self.ending is not Ending.COMPLETED or self.ttft_s is None:
+            return None
+        if self.output_tokens is None or self.output_tokens < 2:
+            return None
+        return (self.waited_s - self.ttft_s) / (self.output_tokens - 1)
