@@ -219,6 +219,7 @@ class Router:
                 dispatcher=dispatcher,
                 metrics=self.metrics,
                 clock=self._clock,
+                goal=config.goal,
             ),
             control=ControlHandler(
                 fleet=self.fleet,

@@ -18,6 +18,7 @@ def make_policy(config: Config) -> Policy:
         return POLICIES[config.routing_logic](rng)
     learned = LodestarPolicy(
         rng,
+        goal=config.goal,
         exploration=Exploration(share=config.explore_share, max_extra_s=config.explore_extra_s),
     )
     if config.learned_share >= 1.0:

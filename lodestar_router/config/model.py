@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lodestar_router.core.goal import Goal, Objective
 from lodestar_router.core.types import EngineId, EngineSpec
 
 ANY_MODEL = "*"
@@ -50,6 +51,9 @@ class Config:
     total_timeout_s: float
     max_request_timeout_s: float
     routing_logic: str
+    objective: str
+    ttft_slo_s: float
+    tpot_slo_s: float
     policy_mode: str  # active, shadow or canary
     policy_canary: float | None  # share, 0..1; None: not said
     policy_fallback: str  # BASE, or the name of a policy
@@ -68,6 +72,15 @@ class Config:
     def tokenizer_of(self, model: str) -> str | None:
         """The tokenizer configured for a model, if there is one."""
         return self.tokenizers.get(model, self.tokenizers.get(ANY_MODEL))
+
+    @property
+    def goal(self) -> Goal:
+        """What the learned policy is to make small unless a request says otherwise."""
+        return Goal(
+            objective=Objective(self.objective),
+            ttft_slo_s=self.ttft_slo_s,
+            tpot_slo_s=self.tpot_slo_s,
+        )
 
     @property
     def learned_share(self) -> float:

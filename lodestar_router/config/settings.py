@@ -12,6 +12,7 @@ from lodestar_router.config import converters as to
 from lodestar_router.config.converters import Convert
 from lodestar_router.config.engine_specs import engines
 from lodestar_router.config.model import BASE_POLICY
+from lodestar_router.core.goal import DEFAULT_TPOT_SLO_S, DEFAULT_TTFT_SLO_S, Objective
 from lodestar_router.policy.registry import POLICIES
 
 _WEEK_S = 604_800.0
@@ -155,6 +156,24 @@ SETTINGS: Final = (
         name="routing-logic", field="routing_logic", group=_ROUTING, metavar="NAME",
         convert=to.one_of("policy", POLICIES), default="lodestar",
         help=f"policy that chooses the engine: {', '.join(POLICIES)}",
+    ),
+    Setting(
+        name="objective", field="objective", group=_ROUTING, metavar="NAME",
+        convert=to.one_of("objective", Objective), default="ttft",
+        help="what the learned policy makes small: ttft (mean time to first token), ttft_tail, "
+        "e2e (to the last token), tpot (per output token), goodput (share of requests outside "
+        "--ttft-slo and --tpot-slo); a client may ask for another with x-lodestar-objective",
+    ),
+    Setting(
+        name="ttft-slo", field="ttft_slo_s", group=_ROUTING, metavar="SECONDS",
+        convert=to.seconds(0.001, 3600), default=f"{DEFAULT_TTFT_SLO_S:g}",
+        help="most time to first token for objective goodput; x-lodestar-ttft-slo-ms per request",
+    ),
+    Setting(
+        name="tpot-slo", field="tpot_slo_s", group=_ROUTING, metavar="SECONDS",
+        convert=to.seconds(0.0001, 60), default=f"{DEFAULT_TPOT_SLO_S:g}",
+        help="most time per output token for objective goodput; x-lodestar-tpot-slo-ms per "
+        "request",
     ),
     Setting(
         name="policy-mode", field="policy_mode", group=_ROUTING, metavar="MODE",

@@ -12,10 +12,12 @@ from collections.abc import Callable
 
 from lodestar_router.core.blocks import Prompt
 from lodestar_router.core.fleet import Fleet
+from lodestar_router.core.goal import DEFAULT_GOAL, Goal
 from lodestar_router.core.types import RoutedRequest
 from lodestar_router.errors import RequestError, RouterError
 from lodestar_router.proxy.client_connection import ClientConnection
 from lodestar_router.proxy.dispatcher import Dispatcher
+from lodestar_router.proxy.goal_headers import goal_for
 from lodestar_router.proxy.messages import Request, error_body, error_response
 from lodestar_router.proxy.metrics import Metrics
 from lodestar_router.proxy.request_body import RequestHead, read_head, read_whole
@@ -66,8 +68,10 @@ class RouteHandler:
         dispatcher: Dispatcher,
         metrics: Metrics,
         clock: Callable[[], float],
+        goal: Goal = DEFAULT_GOAL,
     ) -> None:
         self._fleet = fleet
+        self._goal = goal
         self._tokens = tokens
         self._dispatcher = dispatcher
         self._metrics = metrics
@@ -91,6 +95,7 @@ class RouteHandler:
         if encoding not in (None, b"identity"):
             raise RequestError("compressed request bodies are not supported")
         head = read_head(request.body)
+        goal = goal_for(request.headers, self._goal)
         self._fleet.usable(head.model, self._clock())  # fail before the work of tokenizing
         prompt = await self._prompt(request, head)
         if client.gone:
@@ -105,6 +110,7 @@ class RouteHandler:
             max_output_tokens=head.output_limit_tokens,
             stream=head.stream is True,
             now_s=self._clock(),
+            goal=goal,
             num_answers=head.num_answers,
         )
         await self._dispatcher.route(routed, prompt, request, client)

@@ -8,6 +8,7 @@ import pytest
 
 from lodestar_router.config import Config, parse
 from lodestar_router.config.settings import SETTINGS
+from lodestar_router.core.goal import DEFAULT_GOAL, Goal, Objective
 from lodestar_router.policy.registry import POLICIES
 from tests.config.files import Write
 
@@ -30,6 +31,9 @@ EVERY_SETTING = {
     "total-timeout": "4",
     "max-request-timeout": "60",
     "routing-logic": "lmetric",
+    "objective": "goodput",
+    "ttft-slo": "0.5",
+    "tpot-slo": "0.05",
     "policy-fallback": "llmd_322",
     "explore-share": "2%",
     "explore-extra": "0.1",
@@ -51,6 +55,7 @@ def test_engines_alone_are_enough() -> None:
     assert config.metrics_interval_s == 0.25
     assert (config.kv_events, config.trainer, config.allow_mixed_models) == (True, True, False)
     assert (config.state_dir, config.seed, config.tokenizers) == (None, None, {})
+    assert config.goal == DEFAULT_GOAL
     assert config.warnings == ()
 
 
@@ -86,6 +91,7 @@ def check_every_setting(config: Config) -> None:
     assert (config.connect_timeout_s, config.first_byte_timeout_s) == (1.5, 2.0)
     assert (config.idle_timeout_s, config.total_timeout_s) == (3.0, 4.0)
     assert config.routing_logic == "lmetric"
+    assert config.goal == Goal(objective=Objective.GOODPUT, ttft_slo_s=0.5, tpot_slo_s=0.05)
     assert config.policy_fallback == "llmd_322"
     assert (config.explore_share, config.explore_extra_s) == (0.02, 0.1)
     assert config.tokenizers == {"llama": "models/llama"}
