@@ -56,7 +56,7 @@ class TooLargeError(RequestError):
 class NoCandidateError(RouterError):
     """Every engine was filtered out for this request; nothing was sent.
 
-    `rejected` says why, per engine, in the words the log and the answer use.
+    `rejected` says why, per engine; the message reaches the client and names none.
     """
 
     status_hint = 503
@@ -64,8 +64,8 @@ class NoCandidateError(RouterError):
 
     def __init__(self, model: str, rejected: Mapping[str, str]) -> None:
         self.rejected = dict(rejected)
-        reasons = ", ".join(f"{engine}: {why}" for engine, why in self.rejected.items())
-        super().__init__(f"no engine can serve model '{model}' now ({reasons or 'none known'})")
+        known = f"{len(self.rejected)} known, none ready" if rejected else "none known"
+        super().__init__(f"no engine can serve model '{model}' now ({known})")
 
 
 class EngineError(RouterError):

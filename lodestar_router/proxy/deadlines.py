@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
+from msgspec import Struct
+
 from lodestar_router.errors import RequestError
 from lodestar_router.proxy.messages import Header
 
 SWEEP_S = 0.25
-# Servers send a head in one piece; one that does not is broken or hostile.
-HEAD_S = 10.0
 # The sweep itself came this late: the process stood still, and what engines sent
 # meanwhile has not been read yet. Nobody is blamed for that.
 STOOD_STILL_S = 2.0
@@ -40,15 +40,18 @@ class Timeouts:
     idle_s: float
     total_s: float
     client_max_s: float = 3600.0  # what a client may ask for at most
+    # From the first byte of an answer's head to its last. Servers send it in one piece;
+    # one that does not is broken or hostile.
+    head_s: float = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
+class Patience(Struct, frozen=True, kw_only=True):
     """What holds for one request; `inf` means no limit."""
 
     first_byte_s: float
     idle_s: float
     ends_at_s: float  # when its total is over
+    head_s: float
     wished: bool = False  # by the client: missing them is no fault of the engine
 
 
@@ -74,7 +77,11 @@ def patience_for(
         elif first_byte_s and not stream:  # such an answer comes whole, at its end
             first_byte_s = max(first_byte_s, total_s)
     return Patience(
-        first_byte_s or inf, idle_s or inf, received_at_s + (total_s or inf), bool(wishes)
+        first_byte_s=first_byte_s or inf,
+        idle_s=idle_s or inf,
+        ends_at_s=received_at_s + (total_s or inf),
+        head_s=timeouts.head_s or inf,
+        wished=bool(wishes),
     )
 
 

@@ -25,7 +25,7 @@ from lodestar_router.errors import (
 )
 from lodestar_router.proxy.answer_reader import HEAD_BYTES, AnswerReader
 from lodestar_router.proxy.client_connection import ClientConnection
-from lodestar_router.proxy.deadlines import HEAD_S, Patience
+from lodestar_router.proxy.deadlines import Patience
 from lodestar_router.proxy.exchange import Answer, BrokenAnswerError, ExchangeObserver
 from lodestar_router.proxy.last_words import last_words
 from lodestar_router.proxy.messages import client_head
@@ -256,7 +256,7 @@ class EngineConnection(asyncio.Protocol):
         elif self._head and not self._reader.head_complete:
             if self._head_begun_at_s is None:
                 self._head_begun_at_s = now_s
-            elif now_s - self._head_begun_at_s > HEAD_S:
+            elif now_s - self._head_begun_at_s > self._patience.head_s:
                 self.fail(EngineProtocolError("the engine did not end its answer's head"))
 
     # ends

@@ -38,6 +38,8 @@ def last_words(
         return event
     if not reader.chunked:
         return b""  # it has an announced length, with no room for more
+    if relayed.endswith(b"\r"):
+        return b""  # within a line end: not worth a word
     rest_bytes = reader.rest_of_chunk()
     if rest_bytes >= len(event):
         return event

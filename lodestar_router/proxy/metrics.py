@@ -155,8 +155,9 @@ class Metrics:
     def forget(self, engine_id: str) -> None:
         """Drop the series of an engine that left, so that pods coming and going leave none."""
         for metric in (
-            self._requests, self._decisions, self._retries, self._ttft, self._prompt_tokens,
-            self._expected_cached, self._reported_cached, self._cached_agreement,
+            self._requests, self._decisions, self._retries, self._engine_failures, self._ttft,
+            self._prompt_tokens, self._expected_cached, self._reported_cached,
+            self._cached_agreement,
         ):  # fmt: skip
             metric.remove_by_labels({"engine": engine_id})
 

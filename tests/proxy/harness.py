@@ -3,16 +3,16 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Protocol
 
-from lodestar_router.core.circuit import USUAL, CircuitSettings
+from lodestar_router.core.circuit import USUAL, Circuit, CircuitSettings
 from lodestar_router.core.fleet import Fleet
 from lodestar_router.core.prefix_index import PrefixIndex
-from lodestar_router.core.retry_budget import RetryBudget
+from lodestar_router.core.retry_budget import BURST, RetryBudget
 from lodestar_router.core.types import Decision, EngineId, EngineSpec, Outcome, RoutedRequest
 from lodestar_router.policy.baselines import RoundRobin
 from lodestar_router.proxy.client_connection import Limits
@@ -72,6 +72,20 @@ class Edge:
         self.clients.append(client)
         return client
 
+    def circuit(self, number: int = 0) -> Circuit:
+        """That of the engine with the number."""
+        return self.fleet[EngineId(f"e{number}")].circuit
+
+    def counted(self, metric: str, **labels: str) -> float:
+        """A counter's value; 0 before its first count."""
+        return self.metrics.registry.get_sample_value(f"lodestar:{metric}_total", labels) or 0.0
+
+    async def ask(self, *headers: str, stream: bool = False) -> "Reply":
+        """One completion over a connection of its own."""
+        client = await self.client()
+        await client.send(post("/v1/completions", completion(stream=stream), *headers))
+        return await client.reply()
+
     def inflight(self) -> int:
         """What is counted as under way; 0 when nothing leaked."""
         return sum(
@@ -83,6 +97,10 @@ class Edge:
         )
 
 
+def _tripper(fleet: Fleet, engine_id: EngineId) -> Callable[[], None]:
+    return lambda: fleet[engine_id].circuit.trip("says nothing", time.monotonic())
+
+
 @asynccontextmanager
 async def edge_before(
     *engines: AnyEngine,
@@ -90,18 +108,22 @@ async def edge_before(
     limits: Limits | None = None,
     circuits: CircuitSettings = USUAL,
     retry_ratio: float = 0.1,
+    retry_burst: float = BURST,
     resend: bool = False,
+    hang_s: float = 0.0,
 ) -> AsyncIterator[Edge]:
     """Serve in front of `engines`, which are taken for up; round robin, no tokenizer."""
     fleet, index = Fleet(circuits=circuits), PrefixIndex()
-    metrics, recorder, budget = Metrics(), Recorder(), RetryBudget(retry_ratio)
+    metrics, recorder, budget = Metrics(), Recorder(), RetryBudget(retry_ratio, retry_burst)
     pools: dict[EngineId, EnginePool] = {}
     troubled: list[EngineId] = []
     for number, engine in enumerate(engines):
         spec = EngineSpec(engine_id=EngineId(f"e{number}"), url=engine.url)
         fleet.add(spec)
         fleet.mark_up(spec.engine_id, [{"id": engine.model, "object": "model", "x": 1}], 0.0)
-        pools[spec.engine_id] = EnginePool(spec, timeouts)
+        pools[spec.engine_id] = EnginePool(
+            spec, timeouts, hang_s=hang_s, on_hang=_tripper(fleet, spec.engine_id)
+        )
     dispatcher = Dispatcher(
         fleet=fleet,
         index=index,
@@ -230,6 +252,19 @@ def get(path: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: router\r\n\r\n".encode()
 
 
+def stream_request() -> bytes:
+    """A streamed completion."""
+    return post("/v1/completions", completion(stream=True))
+
+
 def completion(**fields: Any) -> dict[str, Any]:
     """A completions body."""
     return {"model": "tiny", "prompt": "hello", **fields}
+
+
+async def until(condition: Callable[[], bool], limit_s: float = 10.0) -> None:
+    """Wait for something that other tasks bring about."""
+    deadline_s = asyncio.get_running_loop().time() + limit_s
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline_s, "it did not come to that"
+        await asyncio.sleep(0.01)
