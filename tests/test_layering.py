@@ -34,7 +34,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     ),
     "tokens": (
         {"core", "errors", "tokens"},
-        {*ANY_STDLIB, "numpy", "tokenizers", "jinja2", "huggingface_hub"},
+        {*ANY_STDLIB, "msgspec", "numpy", "tokenizers", "jinja2", "huggingface_hub"},
     ),
     "engines": (
         {"core", "config", "engines", "errors", "tasks"},

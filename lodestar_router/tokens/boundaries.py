@@ -75,6 +75,7 @@ class TokenCuts:
     pattern: re.Pattern[str]  # all added tokens matched in raw text, one group
     ids: dict[str, int]  # those that separate -> token id
     guard: str  # one of them that no longer token starts with
+    all_separate: bool  # no token that the pattern matches is missing from `ids`
 
 
 def token_cuts(backend: tokenizers.Tokenizer) -> TokenCuts | None:
@@ -98,7 +99,12 @@ def token_cuts(backend: tokenizers.Tokenizer) -> TokenCuts | None:
     ]
     if not guards:
         return None
-    return TokenCuts(pattern=re.compile(f"({_longest_of(raw)})"), ids=ids, guard=guards[0])
+    return TokenCuts(
+        pattern=re.compile(f"({_longest_of(raw)})"),
+        ids=ids,
+        guard=guards[0],
+        all_separate=len(ids) == len(raw),
+    )
 
 
 def chunk_cut(backend: tokenizers.Tokenizer) -> re.Pattern[str] | None:

@@ -33,6 +33,8 @@ _OWN_PART_KEYS = frozenset({
     "thinking", "type", "uuid", "video_embeds", "video_url",
 })  # fmt: skip
 
+_PLAIN_ROLES = frozenset({"system", "user", "assistant"})
+
 # A header line that one client changes on every request; the engine drops it.
 _BILLING_HEADER = "x-anthropic-billing-header"
 
@@ -45,12 +47,27 @@ def conversation(
     `rename_reasoning`: the endpoint takes `reasoning_content` for `reasoning`.
     """
     result = []
+    strings = content_format == "string"
     for message in messages:
-        parsed = _message(message, content_format, rename_reasoning)
+        parsed = _plain(message) if strings else None
+        if parsed is None:
+            parsed = _message(message, content_format, rename_reasoning)
         if parsed is None:
             return None
         result.append(parsed)
     return result
+
+
+def _plain(raw: Any) -> Message | None:
+    """What `_message` makes of a role and a text alone, by far the most common shape."""
+    if type(raw) is not dict or len(raw) != 2:
+        return None
+    role, content = raw.get("role"), raw.get("content")
+    if type(content) is not str or type(role) is not str or role not in _PLAIN_ROLES:
+        return None
+    if role == "system" and content.startswith(_BILLING_HEADER):
+        return None
+    return {"role": role, "content": content}
 
 
 def _message(raw: Any, content_format: ContentFormat, rename_reasoning: bool) -> Message | None:
@@ -75,7 +92,6 @@ def _message(raw: Any, content_format: ContentFormat, rename_reasoning: bool) ->
 
 def _content(raw: Any, role: str, content_format: ContentFormat) -> str | list[Message] | None:
     if isinstance(raw, str) and role != "system":
-        # By far the most common shape: skip the list and join of the general one.
         if content_format == "string" or role == "tool":
             return raw
         return [{"type": "text", "text": raw}]

@@ -12,11 +12,11 @@ Source   build_chat_params, build_tok_params and the validators of vLLM v0.32.0:
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from lodestar_router.tokens.messages import Message, tool_dicts
 
@@ -34,8 +34,7 @@ _RESERVED_ARGUMENTS = frozenset({
 })  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChatPrompt:
+class ChatPrompt(Struct, frozen=True, kw_only=True):
     """Messages to be rendered by the model's chat template."""
 
     messages: list[Any]
@@ -46,16 +45,14 @@ class ChatPrompt:
     rename_reasoning: bool  # take `reasoning_content` for `reasoning`
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextPrompts:
+class TextPrompts(Struct, frozen=True, kw_only=True):
     """Texts to be tokenized as they are, one sequence each."""
 
     texts: tuple[str, ...]
     add_special_tokens: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class IdPrompts:
+class IdPrompts(Struct, frozen=True, kw_only=True, eq=False):
     """Token ids that the client sent."""
 
     sequences: tuple[TokenIds, ...]
@@ -106,7 +103,7 @@ def _chat(kind: str, body: Body) -> ChatPrompt | None:
     continued = body.get("continue_final_message", False)
     special = body.get("add_special_tokens", False)
     own = body.get("chat_template_kwargs")
-    flags_known = all(isinstance(flag, bool) for flag in (generation, continued, special))
+    flags_known = type(generation) is bool and type(continued) is bool and type(special) is bool
     if (
         not isinstance(messages, list)
         or not messages
@@ -124,17 +121,22 @@ def _chat(kind: str, body: Body) -> ChatPrompt | None:
         tools = tool_dicts(tools)
         if tools is None:
             return None
-    flags = {"add_generation_prompt": generation, "continue_final_message": continued}
+    arguments = _set_only(own) if own else {}
+    if kind == "chat" and not _REASONING.isdisjoint(body):
+        arguments |= _reasoning(body, own or {})
+    arguments["add_generation_prompt"] = generation
+    arguments["continue_final_message"] = continued
     return ChatPrompt(
         messages=messages,
         tools=tools,
-        arguments=_set_only(own or {})
-        | (_reasoning(body, own or {}) if kind == "chat" else {})
-        | flags,
+        arguments=arguments,
         continue_final_message=continued,
         add_special_tokens=special,
         rename_reasoning=kind == "chat",
     )
+
+
+_REASONING = frozenset({"documents", "reasoning_effort"})
 
 
 def _reasoning(body: Body, own: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,8 +15,9 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from lodestar_router.tokens.engine import EngineTokenize, engine_ids
 from lodestar_router.tokens.request import (
@@ -65,8 +66,7 @@ _PROBES: tuple[ChatPrompt | TextPrompts, ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Prompted:
+class Prompted(Struct, frozen=True, kw_only=True, eq=False):
     """A request's prompt as token ids."""
 
     sequences: tuple[TokenIds, ...]  # uint32 [tokens] each; more than one for a batch
@@ -207,5 +207,8 @@ def _prompt_chars(prompt: Prompt) -> int:
         return sum(map(len, prompt.texts))
     if isinstance(prompt, IdPrompts):
         return 0
-    contents = (message.get("content") for message in prompt.messages if isinstance(message, dict))
-    return sum(len(content) for content in contents if isinstance(content, str))
+    chars = 0
+    for message in prompt.messages:
+        if isinstance(message, dict) and isinstance(content := message.get("content"), str):
+            chars += len(content)
+    return chars

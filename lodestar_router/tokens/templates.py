@@ -20,6 +20,7 @@ import jinja2
 from jinja2 import meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
+from jinja2.runtime import Context, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from lodestar_router.errors import ConfigError
@@ -70,9 +71,10 @@ class ChatTemplate:
         functions = {"raise_exception": _raise_exception, "strftime_now": _strftime(now)}
         try:
             parsed = _ENVIRONMENT.parse(source)
-            self._template = _ENVIRONMENT.from_string(source, globals=functions)
+            self._template = _ENVIRONMENT.from_string(source)
         except jinja2.TemplateError as error:
             raise ConfigError(f"chat template of {name} does not compile: {error}") from error
+        self._globals = {**_ENVIRONMENT.globals, **functions}
         self.source = source
         self.variables = frozenset(meta.find_undeclared_variables(parsed))
         self.content_format: ContentFormat = detect(parsed)
@@ -93,8 +95,11 @@ class ChatTemplate:
             if marked is None or "content" not in self.source:
                 return None
             conversation, final = marked
+        given = {**self._globals, "messages": conversation, "tools": tools, **arguments}
+        # Template.render would copy the globals one by one: as long as a short chat takes.
+        context = Context(_ENVIRONMENT, given, self._template.name, self._template.blocks)
         try:
-            text = self._template.render(messages=conversation, tools=tools, **arguments)
+            text = "".join(self._template.root_render_func(context))
         except RENDER_ERRORS:
             return None
         return text if final is None else _cut_at_mark(text, final)
@@ -125,8 +130,31 @@ def _tojson(
     )
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
+_DICT_ATTRIBUTES: Final = frozenset(dir({}))
+_MISSING: Final = object()
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """Looks keys of plain dicts up at once: what the sandbox would find, without its detours."""
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        if type(obj) is dict and type(argument) is str and argument not in _DICT_ATTRIBUTES:
+            value = obj.get(argument, _MISSING)
+            return self._undefined(obj, argument) if value is _MISSING else value
+        return super().getitem(obj, argument)
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        if type(obj) is dict and attribute not in _DICT_ATTRIBUTES:
+            value = obj.get(attribute, _MISSING)
+            return self._undefined(obj, attribute) if value is _MISSING else value
+        return super().getattr(obj, attribute)
+
+    def _undefined(self, obj: Any, name: str) -> Undefined:
+        return self.undefined(obj=obj, name=name)
+
+
+def _environment() -> _Environment:
+    environment = _Environment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, loopcontrols]
     )
     environment.filters["tojson"] = _tojson

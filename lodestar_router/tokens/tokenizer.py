@@ -158,6 +158,8 @@ def _read_template(path: str) -> str:
 
 def _is_unicode(text: str) -> bool:
     # JSON may spell half of a surrogate pair, which no tokenizer takes.
+    if text.isascii():
+        return True
     try:
         text.encode()
     except UnicodeEncodeError:
