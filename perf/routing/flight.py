@@ -51,6 +51,12 @@ class Flight:
         """Arrival to last token."""
         return self.ended_at_s - self.arrived_at_s
 
+    @property
+    def tpot_s(self) -> float | None:
+        """Mean gap between tokens; None for answers of one."""
+        gaps = self.ask.output_tokens - 1
+        return (self.ended_at_s - self.first_token_at_s) / gaps if gaps > 0 else None
+
     def close(self) -> None:
         """Let go of all but the numbers: a run has tens of thousands of flights."""
         self.prompt = self.routed = self.decision = self.ticket = None

@@ -4,6 +4,8 @@ Measured are requests that arrive in [warmup_s, duration_s). A request that neve
 its first token before the run was stopped counts with the time it had waited.
 `hit_ratio` is what engines found in their caches over all prompt tokens.
 
+`goodput_ratio` is the share of them that kept both limits below.
+
 `decision_us` is the real CPU time of a choice, matching included, and so depends on
 the machine; everything else repeats exactly.
 """
@@ -20,6 +22,10 @@ from perf.routing.cells import Cell
 from perf.routing.flight import Flight
 from perf.routing.simulation import Simulation
 
+# Limits that some requests of the cells miss near the knee and most keep.
+TTFT_SLO_S = 1.0
+TPOT_SLO_S = 0.06
+
 
 def measured(cell: Cell, flights: Sequence[Flight]) -> list[Flight]:
     """Those that count, in order of arrival."""
@@ -32,11 +38,7 @@ def row(cell: Cell, simulation: Simulation) -> dict[str, Any]:
     flights = [flight for flight in arrived if not flight.rejected]
     ttft_s = ttfts(flights, simulation.now_s)
     ended = [flight for flight in flights if not isnan(flight.ended_at_s)]
-    tpot_s = [
-        (f.ended_at_s - f.first_token_at_s) / (f.ask.output_tokens - 1)
-        for f in ended
-        if f.ask.output_tokens > 1
-    ]
+    tpot_s = [f.tpot_s for f in ended if f.tpot_s is not None]
     prompt_tokens = sum(len(flight.ask.token_ids) for flight in flights)
     expected_tokens = sum(flight.expected_cached_tokens for flight in flights)
     decision_us = [flight.decision_ns / 1e3 for flight in flights]
@@ -50,6 +52,7 @@ def row(cell: Cell, simulation: Simulation) -> dict[str, Any]:
         "ttft_p99_s": _percentile(ttft_s, 99),
         "tpot_mean_s": _mean(tpot_s),
         "e2e_mean_s": _mean([flight.e2e_s for flight in ended]),
+        "goodput_ratio": _rounded(sum(map(_is_good, ended)) / max(len(arrived), 1)),
         "hit_ratio": _rounded(sum(f.cached_tokens for f in flights) / max(prompt_tokens, 1)),
         "per_engine_requests": {str(e.engine_id): shares[e.number] for e in engines},
         "decision_us_p50": _percentile(decision_us, 50),
@@ -64,6 +67,10 @@ def row(cell: Cell, simulation: Simulation) -> dict[str, Any]:
         "models_published": 0 if simulation.trainer is None else simulation.trainer.models,
         "virtual_s": _rounded(simulation.now_s),
     }
+
+
+def _is_good(flight: Flight) -> bool:
+    return flight.ttft_s <= TTFT_SLO_S and (flight.tpot_s or 0.0) <= TPOT_SLO_S
 
 
 def ttfts(flights: Sequence[Flight], now_s: float) -> list[float]:

@@ -2,7 +2,7 @@
 
 Times are geometric means over seeds, in seconds. Ratios are to the reference
 policy, paired by seed, with 95 % intervals (see statistics.py): below 1 is faster
-than the reference.
+than the reference. Goodput is the share of requests within the limits of measure.py.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,18 @@ Rows = Sequence[dict[str, Any]]
 
 _HEADINGS = (
     "policy", "seeds", "mean s", "P50 s", "P90 s", "P99 s", "mean ratio", "P99 ratio",
-    "TPOT ms", "e2e s", "hits", "busiest/mean", "lost", "µs P50/P99",
+    "TPOT ms", "e2e s", "goodput", "hits", "busiest/mean", "lost", "µs P50/P99",
 )  # fmt: skip
+# Of the table over all cells; of goodput more is better, of the others less.
+_RATIOS = {
+    "mean": "ttft_mean_s",
+    "P50": "ttft_p50_s",
+    "P90": "ttft_p90_s",
+    "P99": "ttft_p99_s",
+    "TPOT": "tpot_mean_s",
+    "e2e": "e2e_mean_s",
+    "goodput": "goodput_ratio",
+}
 
 
 def report_text(rows: Rows, reference: str) -> str:
@@ -64,6 +74,7 @@ def _line(rows: Rows, policy: str, reference: str) -> tuple[str, ...]:
         str(paired_ratio(rows, policy, reference, "ttft_p99_s") or "-"),
         _shown(_over_seeds(mine, "tpot_mean_s", 1e3), 1),
         _shown(_over_seeds(mine, "e2e_mean_s"), 2),
+        _shown(_mean([row["goodput_ratio"] for row in mine if "goodput_ratio" in row]), 3),
         _shown(_mean([row["hit_ratio"] for row in mine]), 3),
         _shown(_mean([_imbalance(row) for row in mine]), 2),
         str(lost),
@@ -76,13 +87,10 @@ def _overall(rows: Rows, reference: str) -> str:
     """Ratios over all cells that a policy and the reference share."""
     lines = []
     for policy in policies_in(rows):
-        ratios = [
-            paired_ratio(rows, policy, reference, field)
-            for field in ("ttft_mean_s", "ttft_p50_s", "ttft_p90_s", "ttft_p99_s", "e2e_mean_s")
-        ]
+        ratios = [paired_ratio(rows, policy, reference, field) for field in _RATIOS.values()]
         best = sum(policy == _best(rows, cell) for cell in {row["cell"] for row in rows})
         lines.append((policy, *(str(ratio or "-") for ratio in ratios), str(best)))
-    headings = ("policy", "mean", "P50", "P90", "P99", "e2e mean", "best in cells")
+    headings = ("policy", *_RATIOS, "best in cells")
     lines.sort(key=lambda line: inf if line[1] == "-" else float(line[1].split()[0]))
     return grid([headings, *lines])
 

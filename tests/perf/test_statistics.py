@@ -15,7 +15,8 @@ def row(policy: str, seed: int, ttft_mean_s: float, cell: str = "c") -> dict[str
     return {
         "cell": cell, "policy": policy, "seed": seed, "requests": 10,
         "ttft_mean_s": ttft_mean_s, "ttft_p50_s": ttft_mean_s, "ttft_p90_s": ttft_mean_s,
-        "ttft_p99_s": 2 * ttft_mean_s, "tpot_mean_s": 0.03, "e2e_mean_s": 4.0, "hit_ratio": 0.25,
+        "ttft_p99_s": 2 * ttft_mean_s, "tpot_mean_s": 0.03, "e2e_mean_s": 4.0,
+        "goodput_ratio": 0.9, "hit_ratio": 0.25,
         "per_engine_requests": {"A30-0": 6, "A30-1": 4}, "decision_us_p50": 50.0,
         "decision_us_p99": 90.0, "git_commit": "abc", "rejected": 1, "unfinished": 0,
     }  # fmt: skip
@@ -76,7 +77,7 @@ def test_a_report_has_a_table_per_cell_and_one_over_all() -> None:
     values = [value.strip() for value in line.split("|")[1:-1]]
     assert values == [
         "b", "2", "2.000", "2.000", "2.000", "4.000", "2.00 [2.00, 2.00]", "2.00 [2.00, 2.00]",
-        "30.0", "4.00", "0.250", "1.20", "2", "50/90",
+        "30.0", "4.00", "0.900", "0.250", "1.20", "2", "50/90",
     ]  # fmt: skip
     overall = text.split("## all 2 cells")[1].split("##")[0]
     best = [line.split("|")[-2].strip() for line in overall.splitlines() if line.startswith("| a")]

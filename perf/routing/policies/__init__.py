@@ -1,4 +1,7 @@
-"""Policies for comparison only: they need the simulation, or packages the router does without.
+"""Policies for comparison only.
+
+They need the simulation, or packages the router does without, or are the router's own
+with other settings.
 
 `BENCHMARK_POLICIES` is the list that a run takes names from, beside the router's own.
 A policy's module is loaded when one is made.
@@ -52,10 +55,26 @@ def _lodestar_paper(rng: Random) -> Policy:
     return PaperLodestar(rng)
 
 
+def _variant(class_name: str) -> PolicyFactory:
+    def make(rng: Random) -> Policy:
+        from perf.routing.policies import lodestar_variants
+
+        policy: Policy = getattr(lodestar_variants, class_name)(rng)
+        return policy
+
+    return make
+
+
 BENCHMARK_POLICIES: Final[Mapping[str, PolicyFactory]] = {
     "lodestar_paper": _lodestar_paper,
     "llmd_predicted": _llmd_predicted,
     "llmd_predicted_max": _llmd_predicted_max,
     "mooncake_profiled": _mooncake_profiled,
     "greedy_oracle": _greedy_oracle,
+    "lodestar_tail": _variant("LodestarTail"),
+    "lodestar_e2e": _variant("LodestarE2e"),
+    "lodestar_tpot": _variant("LodestarTpot"),
+    "lodestar_goodput": _variant("LodestarGoodput"),
+    "lodestar_explore": _variant("LodestarExplore"),
+    "lodestar_base": _variant("LodestarBase"),
 }
