@@ -15,21 +15,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-import zmq.asyncio
-
 from lodestar_router.config import Config
 from lodestar_router.core.fleet import Fleet
 from lodestar_router.core.prefix_index import PrefixIndex
-from lodestar_router.core.types import EngineId, EngineSpec
+from lodestar_router.core.types import EngineId
 from lodestar_router.describe import describe_engine, gauge_rows
 from lodestar_router.discovery.base import Discovered
 from lodestar_router.discovery.discovery import Discovery
-from lodestar_router.discovery.static import StaticSource
+from lodestar_router.discovery.sources import sources_of
+from lodestar_router.engine_parts import EngineParts
 from lodestar_router.engine_set import EngineSet
 from lodestar_router.engines.api import EngineApi
-from lodestar_router.engines.feeds import EngineFeeds
-from lodestar_router.engines.watch import EngineWatch, WatchSettings
+from lodestar_router.engines.watch import EngineWatch
 from lodestar_router.errors import ConfigError
 from lodestar_router.features.residual_tracker import ResidualTracker
 from lodestar_router.features.row import TrainingRow
@@ -46,7 +43,7 @@ from lodestar_router.proxy.forwarder import Forwarder
 from lodestar_router.proxy.handler import RouteHandler
 from lodestar_router.proxy.metrics import GaugeRow, Metrics
 from lodestar_router.proxy.server import Server
-from lodestar_router.resilience import circuits_of, retries_of, timeouts_of
+from lodestar_router.resilience import circuits_of, retries_of
 from lodestar_router.steering import make_policy
 from lodestar_router.tokenizers import Tokenizers
 from lodestar_router.trainer.link import TrainerLink, trainer_command
@@ -69,9 +66,16 @@ class Router:
             log_residual=self._tracker.value,
             circuits=circuits_of(config),
         )
-        self._timeouts = timeouts_of(config)
         self._identity = ModelIdentity(self.fleet, allow_mixed=config.allow_mixed_models)
-        self._engine_keys: dict[EngineId, str] = {}
+        self.parts = EngineParts(
+            config,
+            fleet=self.fleet,
+            index=self.index,
+            clock=self._clock,
+            check=self._identity.check,
+            on_up=lambda engine_id, cards: self.tokenizers.engine_up(engine_id, cards),
+            on_hang=self._engine_hangs,
+        )
         self.policy = make_policy(config)
         self.learned = learned_in(self.policy)
         self.trainer = self._make_trainer()
@@ -82,9 +86,9 @@ class Router:
             tracker=self._tracker,
             identity=self._identity,
             metrics=self.metrics,
-            make_api=self._make_api,
-            make_watch=self._make_watch,
-            make_pool=self._make_pool,
+            make_api=self.parts.api,
+            make_watch=self.parts.watch,
+            make_pool=self.parts.pool,
         )
         self.discovery = Discovery(self._apply_engines)
         self.fleet.complete = False
@@ -113,12 +117,10 @@ class Router:
                 engines contradict each other.
         """
         config = self._config
-        self._context = zmq.asyncio.Context()
-        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        self.parts.open()
         self.tokenizers = Tokenizers(config.tokenizer_of, self._api_serving)
         await self.tokenizers.load_configured(config.tokenizers)
-        specs = config.engines
-        await self.discovery.use([(specs, lambda: StaticSource(specs))])
+        await self.discovery.use(sources_of(config))
         server = self._make_server()
         await self._first_probes()
         port = await server.start(config.host, config.port)
@@ -131,50 +133,13 @@ class Router:
         await self.engines.apply(told)
         self.fleet.complete = self.discovery.synced
 
-    def _make_api(self, spec: EngineSpec) -> EngineApi:
-        key = self._config.api_keys.get(spec.engine_id)
-        if key is None:
-            self._engine_keys.pop(spec.engine_id, None)
-        else:
-            self._engine_keys[spec.engine_id] = key
-        return EngineApi(spec, self._session, key=key)
-
-    def _make_pool(self, spec: EngineSpec) -> EnginePool:
-        engine_id = spec.engine_id
-        return EnginePool(
-            spec,
-            self._timeouts,
-            hang_s=self._config.hang_timeout_s,
-            on_hang=lambda: self._engine_hangs(engine_id),
-        )
-
-    def _make_watch(self, api: EngineApi) -> EngineWatch:
-        pool = self.engines.pools[api.spec.engine_id]
-        return EngineWatch(
-            api,
-            EngineFeeds(
-                api.spec,
-                fleet=self.fleet,
-                index=self.index,
-                context=self._context,
-                clock=self._clock,
-                kv_events=self._config.kv_events,
-            ),
-            fleet=self.fleet,
-            index=self.index,
-            settings=WatchSettings(metrics_interval_s=self._config.metrics_interval_s),
-            clock=self._clock,
-            check=self._identity.check,
-            on_up=self.tokenizers.engine_up,
-            heard_at_s=lambda: pool.heard_at_s,
-            on_silent=pool.give_up_waiting,
-        )
-
-    def _engine_hangs(self, engine_id: EngineId) -> None:
-        if engine_id not in self.fleet:  # it left, and its last streams hang
-            return
+    def _engine_hangs(self, pool: EnginePool) -> None:
+        engine_id = pool.spec.engine_id
         reason = f"no token for {self._config.hang_timeout_s:g} s while streams wait"
         _logger.warning("engine %s: %s", engine_id, reason)
+        if self.engines.pools.get(engine_id) is not pool:  # it left; these were its last
+            pool.give_up_waiting(reason)
+            return
         self.fleet[engine_id].circuit.trip(reason, self._clock())
         self.metrics.engine_failed(engine_id, "hang")
         self.engines.kick(engine_id)
@@ -201,12 +166,12 @@ class Router:
             policy=self.policy,
             forwarder=Forwarder(
                 pools=self.engines.pools,
-                engine_keys=self._engine_keys,
+                engine_keys=self.parts.keys,
                 on_unreachable=lambda engine, why: self.fleet.mark_down(engine, why, self._clock()),
                 on_trouble=self.engines.kick,
                 resend=config.resend_unanswered,
             ),
-            timeouts=self._timeouts,
+            timeouts=self.parts.timeouts,
             retries=retries_of(config, self.metrics),
             feedback=feedback,
             metrics=self.metrics,
@@ -240,16 +205,22 @@ class Router:
         """Give every engine the chance to answer once.
 
         Raises:
-            ConfigError: engines that answered contradict each other.
+            ConfigError: engines that the operator named contradict each other.
         """
         try:
             async with asyncio.timeout(_FIRST_PROBES_S):
                 await self.discovery.applied.wait()
-                await asyncio.gather(*(watch.probed.wait() for watch in self.engines))
+                await asyncio.gather(*(watch.probed.wait() for watch in self._awaited()))
         except TimeoutError:
             _logger.warning("not all engines have answered yet; serving with those that have")
-        for conflict in self._identity.conflicts.values():
-            raise ConfigError(conflict)
+        named = {spec.engine_id for spec in self._config.engines}
+        for engine_id, conflict in self._identity.conflicts.items():
+            if engine_id in named:
+                raise ConfigError(conflict)
+
+    def _awaited(self) -> list[EngineWatch]:
+        """Watches of the engines that may take requests as soon as they have answered."""
+        return [watch for engine, watch in self.watches.items() if not self.fleet[engine].holds]
 
     def describe_engines(self) -> list[dict[str, Any]]:
         """For GET /engines."""
@@ -282,8 +253,7 @@ class Router:
         if self.trainer is not None:
             await self.trainer.stop()
         await self.tokenizers.close()
-        await self._session.close()
-        self._context.destroy(linger=0)
+        await self.parts.close()
 
 
 def _saved_model(state_dir: Path | None) -> PublishedModel | None:

@@ -49,7 +49,7 @@ class EngineSet:
         identity: ModelIdentity,
         metrics: Metrics,
         make_api: Callable[[EngineSpec], EngineApi],
-        make_watch: Callable[[EngineApi], EngineWatch],
+        make_watch: Callable[[EngineApi, EnginePool], EngineWatch],
         make_pool: Callable[[EngineSpec], EnginePool],
     ) -> None:
         self._fleet = fleet
@@ -99,8 +99,8 @@ class EngineSet:
         self._running[spec.engine_id] = engine
         self._fleet.add(spec)
         self._index.add_engine(spec.engine_id)
-        self.pools[spec.engine_id] = self._make_pool(spec)
-        watch = self.watches[spec.engine_id] = self._make_watch(self._make_api(spec))
+        pool = self.pools[spec.engine_id] = self._make_pool(spec)
+        watch = self.watches[spec.engine_id] = self._make_watch(self._make_api(spec), pool)
         self._mark(engine, watch)
         self._tasks[spec.engine_id] = spawn(watch.run(), name=f"watch {spec.engine_id}")
         if engine.uid:

@@ -53,7 +53,7 @@ async def rig() -> AsyncIterator[Rig]:
     context = zmq.asyncio.Context()
     async with aiohttp.ClientSession() as session:
 
-        def make_watch(api: EngineApi) -> EngineWatch:
+        def make_watch(api: EngineApi, _: EnginePool) -> EngineWatch:
             return EngineWatch(
                 api,
                 EngineFeeds(

@@ -57,6 +57,10 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "cli": ({"*"}, {*ANY_STDLIB, "uvloop"}),
     "assembly": ({"*"}, {*ANY_STDLIB, "aiohttp", "zmq"}),
     "describe": ({"*"}, PURE_STDLIB),
+    "engine_parts": (
+        {"config", "core", "engines", "proxy", "resilience"},
+        {*ANY_STDLIB, "aiohttp", "zmq"},
+    ),
     "engine_set": (
         {"core", "discovery", "engines", "features", "model_identity", "proxy", "tasks"},
         {*ANY_STDLIB},

@@ -9,6 +9,7 @@ The only reader of flags and environment. Cheap to import: no torch, no sockets.
     addresses     engine URLs, ZMQ endpoints
     converters    raw text or YAML to a checked value
     engine_specs  an engine's entry in a file
+    static_backends, discovery_settings, dynamic    what production-stack's router takes
     emulated      engines that are started rather than found
     settings      the table of all flags: unit, default, reason
     sources       command line, environment, files: what each of them gives

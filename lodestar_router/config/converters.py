@@ -141,6 +141,11 @@ def optional(convert: Convert) -> Convert:
     return lambda raw: None if raw == "" else convert(raw)
 
 
+def blank_is(meant: str, convert: Convert) -> Convert:
+    """`meant` for text without anything in it, else what `convert` makes of it."""
+    return lambda raw: meant if isinstance(raw, str) and not raw.strip() else convert(raw)
+
+
 def variable(raw: object) -> str:
     """The name of an environment variable; a value pasted by mistake is not repeated."""
     if not isinstance(raw, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", raw):

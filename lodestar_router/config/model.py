@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lodestar_router.config.discovery_model import DiscoveryConfig
 from lodestar_router.core.goal import Goal, Objective
 from lodestar_router.core.types import EngineId, EngineSpec
 
@@ -25,10 +26,10 @@ class EmulatedGroup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
+class Config(DiscoveryConfig):
     """Everything the router is started with.
 
-    A timeout of 0 is none. `api_keys` holds secrets: it is in no representation.
+    A timeout of 0 is none. Keys are secrets: they are in no representation.
     """
 
     engines: tuple[EngineSpec, ...]
@@ -67,6 +68,8 @@ class Config:
     state_dir: Path | None
     log_level: str
     api_keys: Mapping[EngineId, str] = field(default_factory=dict, repr=False)
+    api_key: str | None = field(default=None, repr=False)  # of engines that are found
+    probe_key: str | None = field(default=None, repr=False)  # for the router's own calls only
     warnings: tuple[str, ...] = ()  # for the log at start
 
     def tokenizer_of(self, model: str) -> str | None:
@@ -92,6 +95,7 @@ class Config:
     def effective(self) -> dict[str, Any]:
         """The settings in force as plain JSON values, without secrets."""
         settings = asdict(self)
-        del settings["api_keys"], settings["warnings"]
+        for name in ("api_keys", "api_key", "probe_key", "warnings"):
+            del settings[name]
         plain: dict[str, Any] = json.loads(json.dumps(settings, default=str))
         return plain

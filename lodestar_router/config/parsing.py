@@ -1,5 +1,8 @@
 """From all sources to one Config: precedence, and the checks across settings.
 
+    dynamic file (what it may change while running) > flags > environment
+        > dynamic file (all else) > config file > defaults
+
 In       argv without the program's name, environ.
 Out      Config.
 Errors   ConfigError, one line.
@@ -11,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from lodestar_router.config.converters import did_you_mean
+from lodestar_router.config.dynamic import read_dynamic
 from lodestar_router.config.engine_specs import Engines, engines
 from lodestar_router.config.model import Config, EmulatedGroup
-from lodestar_router.config.settings import BY_NAME, SETTINGS, Setting
+from lodestar_router.config.setting import Setting
+from lodestar_router.config.settings import BY_NAME, SETTINGS
 from lodestar_router.config.sources import (
     ENV_PREFIX,
     Given,
@@ -22,12 +27,17 @@ from lodestar_router.config.sources import (
     from_flags,
     read_yaml,
 )
+from lodestar_router.config.static_backends import static_specs
 from lodestar_router.core.types import EngineId, EngineSpec
 from lodestar_router.errors import ConfigError
 
+# production-stack's charts give the router the engines' key in it. It opens their model
+# lists; requests of clients are sent on with the clients' own keys.
+_PROBE_KEY_VARIABLE = "VLLM_API_KEY"
+
 
 def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
-    """The settings in force: flag over environment over config file over default.
+    """The settings in force now; files are read anew at every call.
 
     Raises:
         ConfigError: something is wrong; the message is one line.
@@ -39,20 +49,32 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
     config_file = _value(BY_NAME["config"], given)
     if config_file is not None:
         given.maps.append(from_file(config_file))
+    dynamic = read_dynamic(
+        _value(BY_NAME["dynamic-config-yaml"], given), _value(BY_NAME["dynamic-config-json"], given)
+    )
+    given.maps.insert(0, dict(dynamic.live))
+    given.maps.insert(3, dict(dynamic.at_start))
 
     values: dict[str, Any] = {setting.field: _value(setting, given) for setting in SETTINGS}
     del values["config"]
     line, file = values.pop("engines"), _engines_of_file(values.pop("engines_file"))
-    specs, emulated = (*line.specs, *file.specs), (*line.emulated, *file.emulated)
-    _check_engines(specs, emulated)
+    specs = (*line.specs, *file.specs, *_static_specs(values))
+    emulated = (*line.emulated, *file.emulated)
+    if specs or emulated or values["service_discovery"] == "static":
+        _check_engines(specs, emulated)
     _check_trial(values)
     api_key_env: str | None = values["api_key_env"]
     used = {api_key_env, *(spec.api_key_env for spec in specs)}
+    unknown = [name for name in unknown_variables if name not in used]
     return Config(
         engines=specs,
         emulated=emulated,
         api_keys=_api_keys(specs, api_key_env, environ),
-        warnings=_warnings([name for name in unknown_variables if name not in used]),
+        api_key=None
+        if api_key_env is None
+        else _api_key(api_key_env, "--api-key-env: variable", environ),
+        probe_key=environ.get(_PROBE_KEY_VARIABLE, "").strip() or None,
+        warnings=(*_warnings(unknown), *dynamic.warnings),
         **values,
     )
 
@@ -79,9 +101,26 @@ def _engines_of_file(path: Path | None) -> Engines:
         raise ConfigError(f"{path}: {error}") from error
 
 
+def _static_specs(values: Mapping[str, Any]) -> tuple[EngineSpec, ...]:
+    try:
+        specs = static_specs(
+            values["static_backends"],
+            values["static_models"],
+            values["static_model_labels"],
+            values["static_model_types"],
+            checked=values["static_backend_health_checks"],
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return specs if values["service_discovery"] == "static" else ()
+
+
 def _check_engines(specs: Sequence[EngineSpec], emulated: Sequence[EmulatedGroup]) -> None:
     if not specs and not emulated:
-        raise ConfigError("no engines: give --engines URL ... or --engines-file FILE")
+        raise ConfigError(
+            "no engines: give --engines URL ..., --static-backends, --engines-file FILE or "
+            "--service-discovery k8s"
+        )
     if not specs:
         return
     engine_id, times = Counter(spec.engine_id for spec in specs).most_common(1)[0]
@@ -105,15 +144,19 @@ def _api_keys(
     keys: dict[EngineId, str] = {}
     for spec in engines:
         variable = spec.api_key_env or api_key_env
-        if variable is None:
-            continue
-        key = environ.get(variable, "").strip()
-        if not key:
-            raise ConfigError(f"engine {spec.engine_id}: its key's variable {variable} is not set")
-        if not key.isascii() or not key.isprintable():
-            raise ConfigError(f"environment variable {variable} holds no valid HTTP header value")
-        keys[spec.engine_id] = key
+        if variable is not None:
+            whose = f"engine {spec.engine_id}: its key's variable"
+            keys[spec.engine_id] = _api_key(variable, whose, environ)
     return keys
+
+
+def _api_key(variable: str, what: str, environ: Mapping[str, str]) -> str:
+    key = environ.get(variable, "").strip()
+    if not key:
+        raise ConfigError(f"{what} {variable} is not set")
+    if not key.isascii() or not key.isprintable():
+        raise ConfigError(f"environment variable {variable} holds no valid HTTP header value")
+    return key
 
 
 def _warnings(unknown_variables: Sequence[str]) -> tuple[str, ...]:

@@ -5,13 +5,13 @@ they know the same settings. Defaults are written as an operator would write
 them and take the same way as any other value; "" is none.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
 from lodestar_router.config import converters as to
-from lodestar_router.config.converters import Convert
+from lodestar_router.config.discovery_settings import DISCOVERY_SETTINGS
 from lodestar_router.config.engine_specs import engines
 from lodestar_router.config.model import BASE_POLICY
+from lodestar_router.config.setting import Setting
 from lodestar_router.core.goal import DEFAULT_TPOT_SLO_S, DEFAULT_TTFT_SLO_S, Objective
 from lodestar_router.policy.registry import POLICIES
 
@@ -19,20 +19,6 @@ _WEEK_S = 604_800.0
 POLICY_MODES = ("active", "shadow", "canary")
 FALLBACKS = (BASE_POLICY, *(name for name in POLICIES if name != "lodestar"))
 _LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """One flag; `metavar` is its unit or kind, None for a switch."""
-
-    name: str
-    field: str  # of Config
-    group: str
-    metavar: str | None
-    convert: Convert
-    help: str
-    default: str = ""
-    many: bool = False  # takes several values, and adds them up when repeated
 
 
 _ENGINES, _SERVER, _TIMEOUTS = "engines", "HTTP server", "timeouts (seconds, 0 for none)"
@@ -71,6 +57,7 @@ SETTINGS: Final = (
         help="accept engines that serve different models under one name; refused by default, "
         "because answers would depend on the engine",
     ),
+    *DISCOVERY_SETTINGS,
     Setting(
         name="host", field="host", group=_SERVER, metavar="ADDRESS", convert=to.bind_host,
         default="0.0.0.0",

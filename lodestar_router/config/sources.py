@@ -17,7 +17,8 @@ import yaml
 
 from lodestar_router import __version__
 from lodestar_router.config.converters import did_you_mean
-from lodestar_router.config.settings import BY_NAME, SETTINGS, Setting
+from lodestar_router.config.setting import Setting
+from lodestar_router.config.settings import BY_NAME, SETTINGS
 from lodestar_router.errors import ConfigError
 
 ENV_PREFIX = "LODESTAR_ROUTER_"

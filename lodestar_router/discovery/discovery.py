@@ -56,15 +56,18 @@ class Discovery:
         tasks = [running.task for running in self._sources if not running.ends]
         return any(task.done() for task in [*tasks, *([self._task] if self._task else [])])
 
-    async def use(self, sources: Sequence[tuple[object, Callable[[], Source]]]) -> None:
-        """Have exactly these (key, how to make it) from now on; equal keys run on."""
-        kept: list[_Running] = []
-        for key, make in sources:
-            running = next((one for one in self._sources if one.key == key), None)
-            kept.append(running or self._start(key, make()))
-        gone = [running for running in self._sources if running not in kept]
+    async def use(self, sources: Sequence[tuple[object, Callable[[], Awaitable[Source]]]]) -> None:
+        """Have exactly these (key, how to make it) from now on; equal keys run on.
+
+        What making a source raises is passed on, and everything is as before.
+        """
+        keys = [key for key, _ in sources]
+        known = [running.key for running in self._sources]
+        new = [(key, await make()) for key, make in sources if key not in known]
+        gone = [running for running in self._sources if running.key not in keys]
         self._leaving.extend(running.source.current() for running in gone)
-        self._sources = kept
+        kept = [running for running in self._sources if running.key in keys]
+        self._sources = [*kept, *(self._start(key, source) for key, source in new)]
         await cancel(*(running.task for running in gone))
         self._changed.set()
         if self._task is None:

@@ -10,13 +10,17 @@ from lodestar_router.policy.registry import POLICIES
 from tests.config.files import Write, refusal
 
 ENGINES = ["--engines", "http://a:8000"]
+NO_ENGINES = (
+    "no engines: give --engines URL ..., --static-backends, --engines-file FILE or "
+    "--service-discovery k8s"
+)
 
 
 @pytest.mark.parametrize(
     ("argv", "line"),
     [
-        ([], "no engines: give --engines URL ... or --engines-file FILE"),
-        (["--engines", ""], "no engines: give --engines URL ... or --engines-file FILE"),
+        ([], NO_ENGINES),
+        (["--engines", ""], NO_ENGINES),
         (["--engines", "a:80"], "--engines: 'a:80' does not start with http:// or https://"),
         (["--engines", "http://a", "http://A:80/"], "engine a:80 is given 2 times"),
         ([*ENGINES, "--prot", "1"], "unknown flag --prot (did you mean --port?)"),
