@@ -11,7 +11,8 @@ from lodestar_router.core.prefix_index import PrefixIndex
 from lodestar_router.core.types import EngineId, EngineSpec
 from lodestar_router.engines.api import EngineApi
 from lodestar_router.engines.feeds import EngineFeeds
-from lodestar_router.engines.watch import EngineWatch, ModelCheck, WatchSettings
+from lodestar_router.engines.watch import EngineWatch, ModelCheck
+from lodestar_router.engines.watch_settings import WatchSettings
 from lodestar_router.proxy.engine_pool import EnginePool
 from lodestar_router.resilience import timeouts_of
 

@@ -18,7 +18,8 @@ from lodestar_router.discovery.base import Discovered
 from lodestar_router.engine_set import DISCOVERY, EngineSet
 from lodestar_router.engines.api import EngineApi
 from lodestar_router.engines.feeds import EngineFeeds
-from lodestar_router.engines.watch import SLEEP, EngineWatch, WatchSettings
+from lodestar_router.engines.watch import SLEEP, EngineWatch
+from lodestar_router.engines.watch_settings import WatchSettings
 from lodestar_router.features.residual_tracker import ResidualTracker
 from lodestar_router.model_identity import ModelIdentity
 from lodestar_router.proxy.engine_pool import EnginePool

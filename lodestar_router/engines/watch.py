@@ -1,6 +1,6 @@
 """Keeps the fleet's view of one engine true: is it up, what it serves, how loaded it is.
 
-    down ─/v1/models answers─► up ─refused, or silent for DOWN_AFTER_S─► down
+    down ─/v1/models answers─► up ─refused, or silent for down_after_s─► down
 
 In       the engine's HTTP endpoints, polled; its KV events and scheduler stats, subscribed.
 Out      marks in the Fleet, capacity and events in the PrefixIndex.
@@ -12,7 +12,6 @@ Errors   none leave run(): trouble with an engine becomes the reason it is shown
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import inf
 from typing import Any
 
@@ -22,29 +21,16 @@ from lodestar_router.core.types import EngineId, EngineLoad
 from lodestar_router.engines.api import EngineApi, NoEndpointError
 from lodestar_router.engines.feeds import EngineFeeds
 from lodestar_router.engines.metrics_text import MetricsReport, parse_metrics, to_load
+from lodestar_router.engines.watch_settings import WatchSettings
 from lodestar_router.errors import EngineError, EngineTimeoutError
 
 _logger = logging.getLogger(__name__)
 
 PROBE_BACKOFF_S = (0.25, 0.5, 1.0, 2.0)  # an engine loads its model for a minute or more
-DOWN_AFTER_S = 15.0  # a busy API server may answer /metrics late, but not that late
-# Time alone is no proof: when this whole machine stood still, one poll times out late.
-DOWN_AFTER_TIMEOUTS = 5
-HEALTH_EVERY_S = 2.0  # vLLM's API server answers it 503 when its engine core has died
-MODELS_EVERY_S = 10.0  # adapters come and go without a restart
 SLEEP = "sleep"  # who holds an engine that sleeps
 _STATS_FRESH_S = 1.0  # the plugin sends a heartbeat several times a second
 
 ModelCheck = Callable[[EngineId, Sequence[ModelCard]], str | None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WatchSettings:
-    """How often and how long; seconds."""
-
-    metrics_interval_s: float
-    metrics_timeout_s: float = 2.0
-    probe_timeout_s: float = 10.0
 
 
 class EngineWatch:
@@ -85,6 +71,7 @@ class EngineWatch:
         self._heard_at_s = heard_at_s
         self._on_silent = on_silent
         self._has_health = True  # until it answers that it knows no such endpoint
+        self._health_due = False
         self._wake = asyncio.Event()
         self._probe_due = False
         self._feeds_due = False
@@ -96,6 +83,7 @@ class EngineWatch:
 
     def kick(self) -> None:
         """A request had trouble with the engine: look at once."""
+        self._health_due = True
         self._wake.set()
 
     def refresh(self) -> None:
@@ -139,11 +127,12 @@ class EngineWatch:
         self._probe_due = False  # before the first await: what changes from here on is a new one
         timeout_s = self._settings.probe_timeout_s
         state = self._fleet[self._id]
+        await self._look_healthy(timeout_s)
         cards = await self._cards(timeout_s)
         was_up = state.up
         if not was_up:
             state.version = await self.api.version(timeout_s)
-            self._can_sleep = True
+            self._can_sleep = self._has_health = True  # it may be another one
         if not was_up or self._feeds_due:
             self._feeds_due = False
             await self.feeds.start(self.api)
@@ -177,6 +166,16 @@ class EngineWatch:
         cards = {card["id"]: card for card in listed}
         return [cards.get(model) or _declared_card(model) for model in declared]
 
+    async def _look_healthy(self, timeout_s: float) -> None:
+        """Ask /health, where there is one.
+
+        Raises:
+            EngineError: it is not healthy.
+        """
+        self._health_due = False
+        if self._has_health:
+            self._has_health = await self.api.healthy(timeout_s)
+
     async def _look_asleep(self, timeout_s: float) -> None:
         """Hold the engine while it sleeps: a request would wait until somebody wakes it."""
         try:
@@ -190,26 +189,27 @@ class EngineWatch:
             self._fleet.release(self._id, SLEEP)
 
     async def _poll_until_down(self) -> None:
+        settings = self._settings
         answered_at_s = self._clock()
         models_at_s = health_at_s = answered_at_s
         timeouts = 0
         while self._fleet[self._id].up:
-            await self._pause(self._settings.metrics_interval_s)
+            await self._pause(settings.metrics_interval_s)
             try:
                 if self._probe_due:
                     models_at_s = -inf  # until a probe succeeds
-                if self._clock() - models_at_s > MODELS_EVERY_S:
+                if self._clock() - models_at_s > settings.models_every_s:
                     await self._probe()
                     models_at_s = self._clock()
-                if self._has_health and self._clock() - health_at_s > HEALTH_EVERY_S:
-                    self._has_health = await self.api.healthy(self._settings.probe_timeout_s)
+                if self._health_due or self._clock() - health_at_s > settings.health_every_s:
+                    await self._look_healthy(settings.probe_timeout_s)
                     health_at_s = self._clock()
                 await self._read_metrics()
                 answered_at_s, timeouts = self._clock(), 0
             except EngineTimeoutError as error:
                 timeouts += 1
                 silent_s = self._clock() - max(answered_at_s, self._heard_at_s())
-                if timeouts >= DOWN_AFTER_TIMEOUTS and silent_s > DOWN_AFTER_S:
+                if timeouts >= settings.down_after_timeouts and silent_s > settings.down_after_s:
                     self._down(str(error))
                     self._on_silent("the engine stopped answering")
             except EngineError as error:

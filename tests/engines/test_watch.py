@@ -14,7 +14,8 @@ from lodestar_router.core.prefix_index import PrefixIndex
 from lodestar_router.core.types import EngineId, EngineSpec
 from lodestar_router.engines.api import EngineApi
 from lodestar_router.engines.feeds import EngineFeeds
-from lodestar_router.engines.watch import SLEEP, EngineWatch, WatchSettings
+from lodestar_router.engines.watch import SLEEP, EngineWatch
+from lodestar_router.engines.watch_settings import WatchSettings
 from lodestar_router.tasks import cancel, spawn
 from tests.fake_engine import FakeEngine
 
