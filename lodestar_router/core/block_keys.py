@@ -49,11 +49,22 @@ def _mix(word: int) -> int:
     return word ^ (word >> 31)
 
 
-def _mix_all(words: _Words) -> _Words:
-    """`_mix` of every element; uint64 arithmetic wraps by itself."""
-    words = (words ^ (words >> np.uint64(30))) * np.uint64(_MIX_1)
-    words = (words ^ (words >> np.uint64(27))) * np.uint64(_MIX_2)
-    return words ^ (words >> np.uint64(31))
+# As arrays without dimensions: numpy takes them in half the time of its scalars.
+_SHIFT_1, _SHIFT_2, _SHIFT_3, _FACTOR_1, _FACTOR_2 = (
+    np.array(word, dtype=np.uint64) for word in (30, 27, 31, _MIX_1, _MIX_2)
+)
+
+
+def _mix_all(words: _Words) -> None:
+    """`_mix` of every element, in place; uint64 arithmetic wraps by itself."""
+    shifted: _Words = words >> _SHIFT_1
+    words ^= shifted
+    words *= _FACTOR_1
+    np.right_shift(words, _SHIFT_2, out=shifted)
+    words ^= shifted
+    words *= _FACTOR_2
+    np.right_shift(words, _SHIFT_3, out=shifted)
+    words ^= shifted
 
 
 def _multipliers(count: int) -> tuple[int, ...]:
@@ -115,12 +126,14 @@ def chain_keys(
         words ^= np.uint64(extras[-1])
         for index, extra in enumerate(extras[:count]):
             words[index] ^= np.uint64(extra ^ extras[-1])
-    words = _mix_all(words)
+    _mix_all(words)
     keys: list[int] = []
     for start in range(0, count, _CHUNK_BLOCKS):
         piece = words[start : start + _CHUNK_BLOCKS]
-        sums = np.cumsum(piece * _INVERSE_POWERS[: len(piece)])
-        chained: _Words = (sums + np.uint64(parent)) * _RADIX_POWERS[: len(piece)]
+        piece *= _INVERSE_POWERS[: len(piece)]
+        piece[:1] += np.uint64(parent)
+        chained: _Words = np.add.accumulate(piece)
+        chained *= _RADIX_POWERS[: len(piece)]
         keys += chained.tolist()
         parent = keys[-1]
     return keys
