@@ -1,49 +1,47 @@
 """What an engine's KV cache holds, guessed from what this router sent there.
 
-A list of block keys in order of last use, bounded by the size of the engine's
-cache. Blocks of one prompt are entered so that its end is dropped before its
-beginning, which is how vLLM frees them.
+Block keys in order of last use, bounded by the size of the engine's cache. Blocks
+of one prompt are entered so that its end is dropped before its beginning, which is
+how vLLM frees them.
 
 In       use(keys) at dispatch; correct(..) when the engine reports its hits.
 Out      one bit of the key table; kind NONE once the engine proves not to cache.
-Cost     0.3 us per block. Memory about 250 bytes per block of the bound.
+Cost     that of core/run_tree.py, and of the key table for blocks that come or go.
 
 Correction: blocks believed held but not hit were evicted, and an engine evicts
 in order of last use, so everything used no later than them is gone as well.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
-from itertools import islice, takewhile
+from weakref import WeakKeyDictionary
 
 from lodestar_router.core.blocks import Prompt
 from lodestar_router.core.key_table import KeyTable
+from lodestar_router.core.run_tree import Known, RunTree
 
 GUESSED_BOUND_BLOCKS = 8192  # 131,072 tokens in blocks of 16: an 8B model on a 32-48 GB GPU
 
-_REMEMBERED_PROMPTS = 4096  # dispatches whose engine may still report its hits
 _MISSES_BEFORE_DISTRUST = 3  # reports of no hit at all in a row; one may be chance
-_Uses = list[tuple[int, int]]  # (key, when it was last used), leading blocks of one sequence
 
 
 class ApproximateView:
-    """Keys by last use, the oldest first."""
+    """See the module."""
 
     def __init__(self, table: KeyTable, bound_blocks: int = GUESSED_BOUND_BLOCKS) -> None:
         self._table = table
         self.bit = 0  # claimed at the first use: masks of few bits are the fastest
         self.evicted = 0
         self._bound_blocks = bound_blocks
-        # An OrderedDict because its oldest entry is found at once; a dict scans over the dropped.
-        self._last_use: OrderedDict[int, int] = OrderedDict()  # key -> tick, in order of ticks
+        self._tree = RunTree()
         self._tick = 0
-        self._believed: OrderedDict[Prompt, _Uses] = OrderedDict()  # at dispatch, until reported
+        # What was believed at dispatch, while the engine may still report its hits.
+        self._believed: WeakKeyDictionary[Prompt, list[Known]] = WeakKeyDictionary()
         self._misses = 0
 
     @property
     def blocks(self) -> int:
         """Keys believed held."""
-        return len(self._last_use)
+        return len(self._tree)
 
     @property
     def trusted(self) -> bool:
@@ -63,14 +61,13 @@ class ApproximateView:
     def use(self, prompt: Prompt, sequences: Sequence[Sequence[int]]) -> None:
         """`prompt`, with these keys per sequence, is on its way to the engine."""
         self.bit = self.bit or self._table.claim_bit()
-        if len(sequences) == 1:  # a batch reports one number for all, which tells too little
-            self._remember(prompt, sequences[0])
         for keys in sequences:
-            for key in reversed(keys):
-                self._tick += 1
-                self._last_use.pop(key, None)  # entered anew, so that the order is by tick
-                self._last_use[key] = self._tick
-            self._table.set(keys, self.bit)
+            self._tick += 1
+            known, new = self._tree.use(keys, self._tick)
+            if new:
+                self._table.set(new, self.bit)
+            if len(sequences) == 1:  # a batch reports one number for all, which tells too little
+                self._believed[prompt] = known
         self._shrink()
 
     def correct(self, prompt: Prompt, reported_blocks: int, reusable_blocks: int) -> None:
@@ -78,18 +75,18 @@ class ApproximateView:
 
         `reusable_blocks` is the most it could have had.
         """
-        believed = self._believed.pop(prompt, [])[:reusable_blocks]
-        missing = believed[reported_blocks:]
-        if not missing:
+        believed = self._believed.pop(prompt, [])
+        expected_blocks = min(believed[-1].depth, reusable_blocks) if believed else 0
+        if reported_blocks >= expected_blocks:
             self._misses = 0 if reported_blocks else self._misses
             return
         self._misses = 0 if reported_blocks else self._misses + 1
-        self._forget_used_until(max(tick for _, tick in missing))
+        missing = next(known for known in believed if known.depth > reported_blocks)
+        self._forget(self._tree.drop_used_until(missing.tick))
 
     def clear(self) -> None:
         """The engine's cache is empty: it restarted."""
-        self._table.clear(self._last_use.keys(), self.bit)
-        self._last_use.clear()
+        self._table.clear(self._tree.clear(), self.bit)
         self._believed.clear()
         self._misses = 0
 
@@ -98,28 +95,11 @@ class ApproximateView:
         self.clear()
         self._table.free_bit(self.bit)
 
-    def _remember(self, prompt: Prompt, keys: Sequence[int]) -> None:
-        uses: _Uses = []
-        for key in keys:
-            tick = self._last_use.get(key)
-            if tick is None:
-                break
-            uses.append((key, tick))
-        self._believed[prompt] = uses
-        if len(self._believed) > _REMEMBERED_PROMPTS:
-            self._believed.popitem(last=False)
-
     def _shrink(self) -> None:
-        surplus = len(self._last_use) - self._bound_blocks
+        surplus = len(self._tree) - self._bound_blocks
         if surplus > 0:
-            self._drop(list(islice(self._last_use, surplus)))
+            self._forget(self._tree.drop_oldest(surplus))
 
-    def _forget_used_until(self, tick: int) -> None:
-        uses = takewhile(lambda use: use[1] <= tick, self._last_use.items())
-        self._drop([key for key, _ in uses])
-
-    def _drop(self, keys: Sequence[int]) -> None:
-        for key in keys:
-            del self._last_use[key]
+    def _forget(self, keys: Sequence[int]) -> None:
         self._table.clear(keys, self.bit)
         self.evicted += len(keys)

@@ -36,7 +36,9 @@ class Prompt:
     Immutable. Compared by identity: one object stands for one request.
     """
 
-    __slots__ = ("_extras", "_keys", "_sequences", "_sizes", "tokens", "tokens_known")
+    __slots__ = (
+        "__weakref__", "_extras", "_keys", "_sequences", "_sizes", "tokens", "tokens_known",
+    )  # fmt: skip
 
     def __init__(
         self,
