@@ -55,6 +55,12 @@ def _lodestar_paper(rng: Random) -> Policy:
     return PaperLodestar(rng)
 
 
+def _lodestar_paper_early(rng: Random) -> Policy:
+    from perf.routing.policies.paper_lodestar import MIN_NEW_LABELS, PaperLodestar
+
+    return PaperLodestar(rng, min_labels=MIN_NEW_LABELS)
+
+
 def _variant(class_name: str) -> PolicyFactory:
     def make(rng: Random) -> Policy:
         from perf.routing.policies import lodestar_variants
@@ -67,6 +73,7 @@ def _variant(class_name: str) -> PolicyFactory:
 
 BENCHMARK_POLICIES: Final[Mapping[str, PolicyFactory]] = {
     "lodestar_paper": _lodestar_paper,
+    "lodestar_paper_early": _lodestar_paper_early,
     "llmd_predicted": _llmd_predicted,
     "llmd_predicted_max": _llmd_predicted_max,
     "mooncake_profiled": _mooncake_profiled,

@@ -15,6 +15,8 @@ Source   arXiv 2606.00946 and gangmuk/Lodestar at 23da2a0.
     rounds    every 30 s, if 5,000 labels are there and 1,000 of them new; a model
               serves 8 s later
     window    the new labels, 5,000 before them (FIFO) and 5,000 replayed
+    early     lodestar_paper_early does not wait for 5,000 labels: its first round comes with
+              the first 1,000, so that runs of minutes show what was learned
     labels    -TTFT in seconds, at the end of the answer; over 15 s they are dropped
 
 Left out are the faults: other features when serving than when training, dropout
