@@ -6,10 +6,10 @@ PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -qq -c c
 VLLM_PYTHON := .build/vllm/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help venv vllm test lint unit test-vllm run run-vllm bench-vllm bench-routing clean
+.PHONY: help venv vllm test lint unit test-vllm run run-vllm bench-vllm bench-routing bench-agreement clean
 
 help:  ## list the targets
-	@awk -F ':.*## *' '/^[a-z-]+:.*##/ { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## *' '/^[a-z-]+:.*##/ { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(VENV)/.installed  ## the project and its test tools in .venv
 
@@ -48,6 +48,10 @@ bench-vllm: venv vllm  ## six policies on real vLLM engines, three runs each, ab
 bench-routing: $(VENV)/.bench  ## every policy in virtual time, plots included, within 15 minutes
 	$(BIN)/python -m perf.routing run perf/routing/cells/quick.yaml --policies $(or $(POLICIES),live) --seeds 3 --out .build/routing/quick
 	$(BIN)/python -m perf.routing report .build/routing/quick
+
+bench-agreement: venv vllm  ## virtual time held against real processes, about 15 minutes; wants the machine to itself
+	$(BIN)/python -m perf.agreement emulated --vllm-python $(VLLM_PYTHON)
+	$(BIN)/python -m perf.agreement vllm --vllm-python $(VLLM_PYTHON)
 
 $(VENV)/.bench: $(VENV)/.installed
 	$(PIP_INSTALL) --no-build-isolation --use-pep517 -e '.[test,bench]'
