@@ -8,6 +8,7 @@ The same matrix is kept in the Decision and becomes the training row, so what is
 served and what is learned cannot differ.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,6 +31,9 @@ _PREFIX_FLAGS: dict[PrefixViewKind, tuple[float, float, float]] = {
 }
 # Beyond any real count; keeps ln(1 + x) finite whatever an engine reports.
 _LARGEST = 1e12
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+# As arrays without dimensions, which ufuncs take fastest.
+_LOWEST_COUNT, _HIGHEST_COUNT = np.array(0.0, np.float32), np.array(_LARGEST, np.float32)
 
 
 def encode(
@@ -37,11 +41,15 @@ def encode(
 ) -> FloatMatrix:
     """Encode every candidate; `base_s` is float32 [candidates], positive."""
     matrix = np.empty((len(candidates), NUM_FEATURES), dtype=np.float32)
-    matrix[:, :LOG_BASE] = [_columns(request, candidate) for candidate in candidates]
+    columns: list[float] = []
+    for candidate in candidates:
+        columns += _columns(request, candidate)
+    matrix[:, :LOG_BASE] = np.array(columns, dtype=np.float64).reshape(-1, LOG_BASE)
     # A rubbish report (negative, NaN, infinite) must not reach the logarithm.
-    np.nan_to_num(matrix, copy=False, nan=0.0, posinf=_LARGEST, neginf=0.0)
     logged = matrix[:, :NUM_LOG1P]
-    np.log1p(np.clip(logged, 0.0, _LARGEST, out=logged), out=logged)
+    np.fmax(logged, _LOWEST_COUNT, out=logged)  # of NaN and 0: 0
+    np.fmin(logged, _HIGHEST_COUNT, out=logged)
+    np.log1p(logged, out=logged)
     np.log(base_s, out=matrix[:, LOG_BASE])
     return matrix
 
@@ -70,11 +78,18 @@ def _columns(request: RoutedRequest, candidate: Candidate) -> tuple[float, ...]:
         age_s,
         _kv_need_ratio(engine, uncached, usage),
         cached / request.prompt_tokens,
-        usage,
+        usage if 0.0 <= usage <= 1.0 else _finite(usage),
         reported,
         *_PREFIX_FLAGS[engine.prefix_view],
         request.tokens_known,
     )
+
+
+def _finite(value: float) -> float:
+    """What a rubbish report becomes in a column that is not logged."""
+    if math.isnan(value) or value < -_FLOAT32_MAX:
+        return 0.0
+    return _LARGEST if value > _FLOAT32_MAX else value
 
 
 def _kv_need_ratio(engine: EngineSnapshot, uncached_tokens: int, usage_ratio: float) -> float:

@@ -6,6 +6,7 @@ The floor keeps a feature that hardly varied in training from turning a small
 change into a huge input; the clip keeps load never seen from extrapolating.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from lodestar_router.core.types import FloatMatrix, FloatVector
 
 STD_FLOOR = 0.1  # features are ratios, flags and logarithms: of order 1
 CLIP = 4.0  # deviations
+_LOWEST, _HIGHEST = np.array(-CLIP, np.float32), np.array(CLIP, np.float32)
 MEMORY_ROWS = 20_000  # older rows fade: about an hour at 5 requests/s
 
 
@@ -27,9 +29,13 @@ class Scaler:
 
     def standardise(self, features: FloatMatrix) -> FloatMatrix:
         """[rows, features] -> the same, in clipped deviations; NaN becomes the mean."""
-        scaled: FloatMatrix = (features - self.mean) / self.std
-        np.clip(scaled, -CLIP, CLIP, out=scaled)
-        scaled[np.isnan(scaled)] = 0.0
+        scaled: FloatMatrix = features - self.mean
+        scaled /= self.std
+        np.maximum(scaled, _LOWEST, out=scaled)
+        np.minimum(scaled, _HIGHEST, out=scaled)
+        flat = scaled.ravel()
+        if math.isnan(flat.dot(flat)):  # bounded as all others are, only a NaN can make it one
+            scaled[np.isnan(scaled)] = 0.0
         return scaled
 
 

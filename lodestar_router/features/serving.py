@@ -80,7 +80,8 @@ class PublishedModel:
         hidden = self.scaler.standardise(features)
         last = len(self.layers) - 1
         for number, (weight, bias) in enumerate(self.layers):
-            hidden = hidden @ weight + bias
+            hidden = hidden @ weight
+            hidden += bias
             if number < last:
                 np.maximum(hidden, 0.0, out=hidden)
         return np.multiply(np.tanh(hidden[:, 0]), MAX_RESIDUAL, dtype=np.float32)

@@ -15,14 +15,14 @@ import numpy as np
 
 from lodestar_router.core.types import Candidate, FloatMatrix, FloatVector, RoutedRequest
 from lodestar_router.features.encode import encode
-from lodestar_router.features.rates import TtftRates, own_uncached_tokens, work_tokens
+from lodestar_router.features.rates import TtftRates, own_uncached_tokens
 from lodestar_router.features.residual_tracker import clipped
 from lodestar_router.features.serving import DEFAULT_SPREAD, PublishedModel
 
 _UNTAUGHT = TtftRates()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Prediction:
     """All that was computed; what stands in a Decision is kept as it is here."""
 
@@ -46,12 +46,22 @@ def predict(
 ) -> Prediction:
     """Predict; `with_residual` false is g = 0, whether or not the model is trusted."""
     rates = rates_of(model)
-    base_s = np.array(
-        [rates.of(c.engine.gpu).base_s(work_tokens(request, c)) for c in candidates],
-        dtype=np.float32,
-    )
+    bases_s: list[float] = []
+    corrections: list[float] = []
+    s_per_token: list[float] = []
+    work_s: list[float] = []
+    for candidate in candidates:
+        engine = candidate.engine
+        rate = rates.of(engine.gpu)
+        uncached_tokens = own_uncached_tokens(request, candidate)
+        correction = clipped(engine.log_residual)
+        corrected_s_per_token = rate.s_per_token * math.exp(correction)
+        bases_s.append(rate.base_s(uncached_tokens + engine.inflight_prefill_tokens))
+        corrections.append(correction)
+        s_per_token.append(corrected_s_per_token)
+        work_s.append(uncached_tokens * corrected_s_per_token)
+    base_s = np.array(bases_s, dtype=np.float32)
     features = encode(request, candidates, base_s)
-    corrections = [clipped(candidate.engine.log_residual) for candidate in candidates]
     log_factor = np.array(corrections, dtype=np.float32)
     residuals: FloatVector | None = None
     trusted = False
@@ -62,10 +72,6 @@ def predict(
             log_factor += residuals
         else:
             distrusted_s = (base_s * np.exp(log_factor + residuals)).tolist()
-    s_per_token = [
-        rates.of(c.engine.gpu).s_per_token * math.exp(correction)
-        for c, correction in zip(candidates, corrections, strict=True)
-    ]
     return Prediction(
         features=features,
         base_s=base_s,
@@ -77,10 +83,7 @@ def predict(
             DEFAULT_SPREAD if model is None else model.spread_of(c.engine.gpu) for c in candidates
         ],
         s_per_token=s_per_token,
-        work_s=[
-            own_uncached_tokens(request, c) * s
-            for c, s in zip(candidates, s_per_token, strict=True)
-        ],
+        work_s=work_s,
     )
 
 
