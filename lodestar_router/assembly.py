@@ -11,11 +11,11 @@ contradict each other stop the start, while there is somebody to read why.
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from lodestar_router.config import Config
+from lodestar_router.config.live import changed, shown_live, taken_over
 from lodestar_router.core.fleet import Fleet
 from lodestar_router.core.prefix_index import PrefixIndex
 from lodestar_router.core.types import EngineId
@@ -29,24 +29,22 @@ from lodestar_router.engines.api import EngineApi
 from lodestar_router.engines.watch import EngineWatch
 from lodestar_router.errors import ConfigError
 from lodestar_router.features.residual_tracker import ResidualTracker
-from lodestar_router.features.row import TrainingRow
 from lodestar_router.features.serving import PublishedModel
 from lodestar_router.feedback import RouterFeedback
-from lodestar_router.learning.checkpoint import CheckpointError, load
 from lodestar_router.model_identity import ModelIdentity
-from lodestar_router.policy.staged import learned_in
 from lodestar_router.proxy.client_connection import Limits
 from lodestar_router.proxy.control import ControlHandler
 from lodestar_router.proxy.dispatcher import Dispatcher
-from lodestar_router.proxy.engine_pool import EnginePool
 from lodestar_router.proxy.forwarder import Forwarder
 from lodestar_router.proxy.handler import RouteHandler
 from lodestar_router.proxy.metrics import GaugeRow, Metrics
 from lodestar_router.proxy.server import Server
+from lodestar_router.reload import Reloader
 from lodestar_router.resilience import circuits_of, retries_of
-from lodestar_router.steering import make_policy
+from lodestar_router.steering import Steering
+from lodestar_router.tasks import cancel, spawn
 from lodestar_router.tokenizers import Tokenizers
-from lodestar_router.trainer.link import TrainerLink, trainer_command
+from lodestar_router.trainer.link import TrainerLink
 
 _logger = logging.getLogger(__name__)
 
@@ -56,8 +54,17 @@ _FIRST_PROBES_S = 3.0  # then the router serves with the engines that have answe
 class Router:
     """One router process."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, read: Callable[[], Config] | None = None) -> None:
+        """Wire everything.
+
+        Args:
+            read: reads the settings anew, for reload().
+        """
         self._config = config
+        self._reloader = Reloader(
+            read or (lambda: self._config), self.reconfigure, said=config.warnings
+        )
+        self._follower: asyncio.Task[None] | None = None
         self._clock = time.monotonic
         self._tracker = ResidualTracker()
         self.index = PrefixIndex()
@@ -74,11 +81,9 @@ class Router:
             clock=self._clock,
             check=self._identity.check,
             on_up=lambda engine_id, cards: self.tokenizers.engine_up(engine_id, cards),
-            on_hang=self._engine_hangs,
+            on_hang=lambda pool, for_s: self.engines.hangs(pool, for_s, self._clock()),
         )
-        self.policy = make_policy(config)
-        self.learned = learned_in(self.policy)
-        self.trainer = self._make_trainer()
+        self.steering = Steering(config)
         self.metrics = Metrics()
         self.engines = EngineSet(
             fleet=self.fleet,
@@ -98,17 +103,6 @@ class Router:
         """The watch of every engine."""
         return self.engines.watches
 
-    def _make_trainer(self) -> TrainerLink | None:
-        policy = self.learned
-        if policy is None:
-            return None
-        model = _saved_model(self._config.state_dir)
-        policy.swap(model)
-        if not self._config.trainer:
-            return None
-        command = trainer_command(self._config.state_dir, self._config.seed or 0)
-        return TrainerLink(policy.swap, command=command, model=model)
-
     async def start(self) -> int:
         """Begin to serve; returns the port.
 
@@ -125,24 +119,49 @@ class Router:
         await self._first_probes()
         port = await server.start(config.host, config.port)
         self._server = server
-        if self.trainer is not None:
-            self.trainer.start()
+        self.steering.start()
+        if config.dynamic_config is not None:
+            self._follower = spawn(
+                self._reloader.follow(config.dynamic_config), name="dynamic configuration"
+            )
         return port
+
+    async def reload(self) -> bool:
+        """Read all settings anew and take over what can change; False if nothing could."""
+        return await self._reloader.reload()
+
+    async def reconfigure(self, read: Config) -> tuple[str, ...]:
+        """Take over what can change while running; returns the names of what else differs.
+
+        Engines, views, counts, streams and the learned model stay.
+
+        Raises:
+            ConfigError: it cannot be done; everything is as before.
+        """
+        before = self._config
+        config, waiting = taken_over(before, read)
+        self.parts.config = config
+        try:
+            await self.discovery.use(sources_of(config))
+        except ConfigError:
+            self.parts.config = before
+            raise
+        self._config = config
+        changes = changed(before, config)
+        if any(name.startswith(("routing-", "policy-")) for name in changes):
+            self.steering.change(config)
+            self._dispatcher.policy = self.steering.policy
+            self._feedback.decoding = self.steering.decoding
+        self._routes.aliases = config.static_aliases
+        if "log-level" in changes:
+            logging.getLogger().setLevel(config.log_level.upper())
+        if changes:
+            _logger.info("configuration changed: %s", ", ".join(changes))
+        return waiting
 
     async def _apply_engines(self, told: Sequence[Discovered]) -> None:
         await self.engines.apply(told)
         self.fleet.complete = self.discovery.synced
-
-    def _engine_hangs(self, pool: EnginePool) -> None:
-        engine_id = pool.spec.engine_id
-        reason = f"no token for {self._config.hang_timeout_s:g} s while streams wait"
-        _logger.warning("engine %s: %s", engine_id, reason)
-        if self.engines.pools.get(engine_id) is not pool:  # it left; these were its last
-            pool.give_up_waiting(reason)
-            return
-        self.fleet[engine_id].circuit.trip(reason, self._clock())
-        self.metrics.engine_failed(engine_id, "hang")
-        self.engines.kick(engine_id)
 
     def _api_serving(self, model: str) -> EngineApi | None:
         """An engine that is up and serves the model."""
@@ -153,17 +172,17 @@ class Router:
 
     def _make_server(self) -> Server:
         config = self._config
-        feedback = RouterFeedback(
+        feedback = self._feedback = RouterFeedback(
             self._tracker,
-            self._offer,
+            self.steering.offer,
             clock=self._clock,
-            decoding=None if self.learned is None else self.learned.decoding,
+            decoding=self.steering.decoding,
         )
         self.metrics.add_gauges(self._gauges)
-        dispatcher = Dispatcher(
+        dispatcher = self._dispatcher = Dispatcher(
             fleet=self.fleet,
             index=self.index,
-            policy=self.policy,
+            policy=self.steering.policy,
             forwarder=Forwarder(
                 pools=self.engines.pools,
                 engine_keys=self.parts.keys,
@@ -177,29 +196,28 @@ class Router:
             metrics=self.metrics,
             clock=self._clock,
         )
+        self._routes = RouteHandler(
+            fleet=self.fleet,
+            tokens=self.tokenizers.service,
+            dispatcher=dispatcher,
+            metrics=self.metrics,
+            clock=self._clock,
+            goal=config.goal,
+            aliases=config.static_aliases,
+        )
         return Server(
-            routes=RouteHandler(
-                fleet=self.fleet,
-                tokens=self.tokenizers.service,
-                dispatcher=dispatcher,
-                metrics=self.metrics,
-                clock=self._clock,
-                goal=config.goal,
-            ),
+            routes=self._routes,
             control=ControlHandler(
                 fleet=self.fleet,
                 metrics=self.metrics,
                 engines=self.describe_engines,
-                config=config.effective(),
+                config=lambda: self._config.effective(),
                 decisions=feedback.log,
+                health=self._health,
             ),
             pools=self.engines.pools,
             limits=Limits(body_bytes=config.max_body_bytes),
         )
-
-    def _offer(self, row: TrainingRow) -> None:
-        if self.trainer is not None:
-            self.trainer.offer(row)
 
     async def _first_probes(self) -> None:
         """Give every engine the chance to answer once.
@@ -210,17 +228,13 @@ class Router:
         try:
             async with asyncio.timeout(_FIRST_PROBES_S):
                 await self.discovery.applied.wait()
-                await asyncio.gather(*(watch.probed.wait() for watch in self._awaited()))
+                await self.engines.probed()
         except TimeoutError:
             _logger.warning("not all engines have answered yet; serving with those that have")
         named = {spec.engine_id for spec in self._config.engines}
         for engine_id, conflict in self._identity.conflicts.items():
             if engine_id in named:
                 raise ConfigError(conflict)
-
-    def _awaited(self) -> list[EngineWatch]:
-        """Watches of the engines that may take requests as soon as they have answered."""
-        return [watch for engine, watch in self.watches.items() if not self.fleet[engine].holds]
 
     def describe_engines(self) -> list[dict[str, Any]]:
         """For GET /engines."""
@@ -229,6 +243,17 @@ class Router:
             describe_engine(state, self.fleet, self.index, self.watches, now_s)
             for state in self.fleet
         ]
+
+    def _health(self) -> tuple[int, dict[str, Any]]:
+        """For GET /health: what production-stack's router says."""
+        if self.discovery.failed:
+            return 503, {"status": "Service discovery module is down."}
+        health: dict[str, Any] = {"status": "healthy"}
+        if self._config.dynamic_config is not None:
+            health["dynamic_config"] = shown_live(self._config)
+        if self._reloader.error:
+            health["dynamic_config_error"] = self._reloader.error
+        return 200, health
 
     def _gauges(self) -> Iterable[GaugeRow]:
         return gauge_rows(self.fleet, self.index, self.trainer, self.served_model, self._clock())
@@ -239,29 +264,23 @@ class Router:
         return [state.spec.engine_id for state in self.fleet]
 
     @property
+    def trainer(self) -> TrainerLink | None:
+        """The link to the trainer process, if there is one."""
+        return self.steering.trainer
+
+    @property
     def served_model(self) -> PublishedModel | None:
         """The model that choices use now, if the policy has one."""
-        return None if self.learned is None else self.learned.model
+        return self.steering.served_model
 
     async def stop(self, drain_s: float) -> None:
         """End everything that `start` began; safe after a start that failed."""
         server = getattr(self, "_server", None)
         if server is not None:
             await server.stop(drain_s)
+        await cancel(self._follower)
         await self.discovery.stop()
         await self.engines.stop()
-        if self.trainer is not None:
-            await self.trainer.stop()
+        await self.steering.stop()
         await self.tokenizers.close()
         await self.parts.close()
-
-
-def _saved_model(state_dir: Path | None) -> PublishedModel | None:
-    """The model of the last run; a checkpoint that cannot be used is no reason not to start."""
-    if state_dir is None:
-        return None
-    try:
-        return load(state_dir)
-    except CheckpointError as error:
-        _logger.warning("starting without the saved model: %s", error)
-        return None

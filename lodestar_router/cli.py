@@ -8,8 +8,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 # Set before numpy loads. Products here are small: split over threads they take up to
 # ten times the CPU, most of it spent waiting for each other.
@@ -32,9 +33,10 @@ _DRAIN_S = 25.0
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script."""
     try:
-        config = parse(sys.argv[1:] if argv is None else argv, os.environ)
+        read = partial(parse, sys.argv[1:] if argv is None else argv, os.environ)
+        config = read()
         _set_up_logging(config)
-        uvloop.run(_serve(config))
+        uvloop.run(_serve(config, read))
     except ConfigError as error:
         sys.stderr.write(f"lodestar-router: {error}\n")
         return 2
@@ -51,7 +53,7 @@ def _set_up_logging(config: Config) -> None:
         _logger.warning("%s", warning)
 
 
-async def _serve(config: Config) -> None:
+async def _serve(config: Config, read: Callable[[], Config]) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -61,13 +63,17 @@ async def _serve(config: Config) -> None:
     )
     try:
         emulated = await fleet.start()
-        await _route(replace(config, engines=(*config.engines, *emulated)), stopping)
+
+        def with_emulated(config: Config) -> Config:
+            return replace(config, engines=(*config.engines, *emulated))
+
+        router = Router(with_emulated(config), lambda: with_emulated(read()))
+        await _route(router, config, stopping)
     finally:
         await fleet.stop()
 
 
-async def _route(config: Config, stopping: asyncio.Event) -> None:
-    router = Router(config)
+async def _route(router: Router, config: Config, stopping: asyncio.Event) -> None:
     try:
         port = await router.start()
         _logger.info(
@@ -75,7 +81,7 @@ async def _route(config: Config, stopping: asyncio.Event) -> None:
             __version__,
             config.host,
             port,
-            len(config.engines),
+            len(router.engine_ids),
             config.routing_logic,
         )
         await stopping.wait()

@@ -22,7 +22,8 @@ class EngineParts:
 
     Args:
         check, on_up: as EngineWatch takes them.
-        on_hang: called with the pool of an engine that takes requests and says nothing.
+        on_hang: called with the pool of an engine that takes requests and says nothing,
+            and for how many seconds.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class EngineParts:
         clock: Callable[[], float],
         check: ModelCheck,
         on_up: Callable[[EngineId, Sequence[ModelCard]], None],
-        on_hang: Callable[[EnginePool], None],
+        on_hang: Callable[[EnginePool, float], None],
     ) -> None:
         self.config = config  # another one takes effect with what is made next
         self.timeouts = timeouts_of(config)
@@ -67,11 +68,12 @@ class EngineParts:
 
     def pool(self, spec: EngineSpec) -> EnginePool:
         """The connections for clients' requests."""
+        hang_s = self.config.hang_timeout_s
         pool = EnginePool(
             spec,
             self.timeouts,
-            hang_s=self.config.hang_timeout_s,
-            on_hang=lambda: self._on_hang(pool),
+            hang_s=hang_s,
+            on_hang=lambda: self._on_hang(pool, hang_s),
         )
         return pool
 

@@ -13,7 +13,7 @@ Errors   none.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from lodestar_router.core.fleet import Fleet
 from lodestar_router.core.prefix_index import PrefixIndex
@@ -66,9 +66,6 @@ class EngineSet:
         self.watches: dict[EngineId, EngineWatch] = {}
         self.pools: dict[EngineId, EnginePool] = {}
 
-    def __iter__(self) -> Iterator[EngineWatch]:
-        return iter(self.watches.values())
-
     async def apply(self, told: Sequence[Discovered]) -> None:
         """Make the running engines those that were told."""
         wanted = {engine.spec.engine_id: engine for engine in told}
@@ -88,6 +85,24 @@ class EngineSet:
                 self._update(before, engine)
         for engine_id in list(self._identity.conflicts):
             self.kick(engine_id)  # the other side of the conflict may just have left
+
+    async def probed(self) -> None:
+        """Wait until all engines that may take requests have been asked once."""
+        held = {state.spec.engine_id for state in self._fleet if state.holds}
+        watches = [watch for engine_id, watch in self.watches.items() if engine_id not in held]
+        await asyncio.gather(*(watch.probed.wait() for watch in watches))
+
+    def hangs(self, pool: EnginePool, for_s: float, now_s: float) -> None:
+        """Streams wait at an engine that sends no token to anybody."""
+        engine_id = pool.spec.engine_id
+        reason = f"no token for {for_s:g} s while streams wait"
+        _logger.warning("engine %s: %s", engine_id, reason)
+        if self.pools.get(engine_id) is not pool:  # it left, and these were its last
+            pool.give_up_waiting(reason)
+            return
+        self._fleet[engine_id].circuit.trip(reason, now_s)
+        self._metrics.engine_failed(engine_id, "hang")
+        self.kick(engine_id)
 
     def kick(self, engine_id: EngineId) -> None:
         """A request had trouble with the engine; nothing happens if it has left."""

@@ -36,7 +36,7 @@ class RouterFeedback:
         decoding: Decoding | None = None,
     ) -> None:
         self._tracker = tracker
-        self._decoding = decoding
+        self.decoding = decoding  # None: nobody wants to know how fast engines decode
         self._offer = offer
         self._clock = clock
         self._entries: deque[tuple[RoutedRequest, Decision, list[Outcome]]] = deque(
@@ -74,17 +74,17 @@ class RouterFeedback:
 
     def _answer(self, request: RoutedRequest, decision: Decision, outcome: Outcome) -> None:
         """Let `Decoding` follow the answer from its first token to its end."""
-        if self._decoding is None:
+        if self.decoding is None:
             return
         now_s = self._clock()
         if outcome.ending is None:
             candidate = decision.candidates[decision.chosen]
-            self._answers[id(decision)] = self._decoding.first_token(request, candidate, now_s)
+            self._answers[id(decision)] = self.decoding.first_token(request, candidate, now_s)
             return
         if outcome.output_tokens is not None:
-            self._decoding.counted(request, outcome.output_tokens)
+            self.decoding.counted(request, outcome.output_tokens)
         if (answer := self._answers.pop(id(decision), None)) is not None:
-            self._decoding.ended(answer, outcome.output_tokens, now_s)
+            self.decoding.ended(answer, outcome.output_tokens, now_s)
 
     def log(self) -> list[dict[str, Any]]:
         """The latest decisions, newest last, in plain values."""

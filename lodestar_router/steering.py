@@ -1,22 +1,83 @@
-"""From settings to the policy that steers."""
+"""From settings to the policy that steers, and what belongs to it: its model, its trainer."""
 
+import logging
+from pathlib import Path
 from random import Random
 
 from lodestar_router.config import Config
 from lodestar_router.config.model import BASE_POLICY
+from lodestar_router.features.decoding import Decoding
+from lodestar_router.features.row import TrainingRow
+from lodestar_router.features.serving import PublishedModel
+from lodestar_router.learning.checkpoint import CheckpointError, load
 from lodestar_router.policy.base import Policy
 from lodestar_router.policy.lodestar import LodestarPolicy
 from lodestar_router.policy.pick import Exploration
 from lodestar_router.policy.registry import POLICIES
-from lodestar_router.policy.staged import StagedPolicy
+from lodestar_router.policy.staged import StagedPolicy, learned_in
+from lodestar_router.trainer.link import TrainerLink, trainer_command
+
+_logger = logging.getLogger(__name__)
 
 
-def make_policy(config: Config) -> Policy:
-    """The policy of `--routing-logic`; the learned one perhaps on trial."""
+class Steering:
+    """The policy in use. Once there is a learned one it stays, whichever steers."""
+
+    def __init__(self, config: Config) -> None:
+        self.learned: LodestarPolicy | None = None
+        self.trainer: TrainerLink | None = None
+        self._started = False
+        self.change(config)
+
+    def change(self, config: Config) -> None:
+        """Steer as `config` says from the next choice on."""
+        self.policy = make_policy(config, self.learned)
+        learned = learned_in(self.policy)
+        if learned is None or self.learned is not None:
+            return
+        self.learned = learned
+        self.trainer = _make_trainer(config, learned)
+        if self._started:
+            self.start()
+
+    def start(self) -> None:
+        """Start the trainer, if there is one."""
+        self._started = True
+        if self.trainer is not None:
+            self.trainer.start()
+
+    async def stop(self) -> None:
+        """End the trainer."""
+        if self.trainer is not None:
+            await self.trainer.stop()
+
+    def offer(self, row: TrainingRow) -> None:
+        """A label for the trainer."""
+        if self.trainer is not None:
+            self.trainer.offer(row)
+
+    @property
+    def served_model(self) -> PublishedModel | None:
+        """The model that choices use now, if the policy has one."""
+        learned = learned_in(self.policy)
+        return None if learned is None else learned.model
+
+    @property
+    def decoding(self) -> Decoding | None:
+        """Who wants to know how fast engines decode."""
+        return None if self.learned is None else self.learned.decoding
+
+
+def make_policy(config: Config, learned: LodestarPolicy | None = None) -> Policy:
+    """The policy of `--routing-logic`; the learned one perhaps on trial.
+
+    Args:
+        learned: the learned policy there is already, with all it knows.
+    """
     rng = Random(config.seed)
     if config.routing_logic != LodestarPolicy.name:
         return POLICIES[config.routing_logic](rng)
-    learned = LodestarPolicy(
+    learned = learned or LodestarPolicy(
         rng,
         goal=config.goal,
         exploration=Exploration(share=config.explore_share, max_extra_s=config.explore_extra_s),
@@ -27,3 +88,24 @@ def make_policy(config: Config) -> Policy:
         return StagedPolicy(learned, share=config.learned_share)
     fallback = POLICIES[config.policy_fallback](Random(config.seed))
     return StagedPolicy(learned, fallback.choose, share=config.learned_share)
+
+
+def _make_trainer(config: Config, policy: LodestarPolicy) -> TrainerLink | None:
+    """Have `policy` serve the saved model; the link to a trainer, if there is to be one."""
+    model = _saved_model(config.state_dir)
+    policy.swap(model)
+    if not config.trainer:
+        return None
+    command = trainer_command(config.state_dir, config.seed or 0)
+    return TrainerLink(policy.swap, command=command, model=model)
+
+
+def _saved_model(state_dir: Path | None) -> PublishedModel | None:
+    """The model of the last run; a checkpoint that cannot be used is no reason not to start."""
+    if state_dir is None:
+        return None
+    try:
+        return load(state_dir)
+    except CheckpointError as error:
+        _logger.warning("starting without the saved model: %s", error)
+        return None

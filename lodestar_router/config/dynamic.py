@@ -38,8 +38,7 @@ LIVE: Final = frozenset(
         "k8s-gpu-node-label", "static-backends", "static-models", "static-aliases",
         "static-model-labels", "static-model-types", "static-backend-health-checks",
         "static-backend-health-check-interval", "static-backend-health-check-timeout-seconds",
-        "routing-logic", "policy-mode", "policy-canary", "policy-fallback", "explore-share",
-        "explore-extra", "log-level",
+        "routing-logic", "policy-mode", "policy-canary", "policy-fallback", "log-level",
     }
 )  # fmt: skip
 _NOT_HERE = frozenset({"config", "dynamic-config-yaml", "dynamic-config-json"})

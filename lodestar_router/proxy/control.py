@@ -1,6 +1,6 @@
 """The router's own endpoints: what it serves, how it is, what it decided."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -21,6 +21,7 @@ class ControlHandler:
     Args:
         engines: describes every engine and the views of it, for /engines.
         config: the effective configuration, without secrets.
+        health: (status, body) of /health.
         decisions: the latest decisions, newest last, each explained in plain values.
     """
 
@@ -30,26 +31,26 @@ class ControlHandler:
         fleet: Fleet,
         metrics: Metrics,
         engines: Describe,
-        config: Mapping[str, Any],
+        config: Describe,
         decisions: Callable[[], list[dict[str, Any]]],
+        health: Callable[[], tuple[int, Any]] = lambda: (200, {"status": "healthy"}),
     ) -> None:
         self._fleet = fleet
         self._metrics = metrics
         self._engines = engines
-        self._config = config
+        self._health = health
         self._decisions = decisions
         self._paths: dict[str, Callable[[Request], Any]] = {
-            "/health": lambda _: {"status": "healthy"},
             "/version": lambda _: {"version": __version__},
             "/v1/models": lambda _: {"object": "list", "data": self._fleet.models()},
             "/engines": lambda _: self._engines(),
-            "/debug/config": lambda _: dict(self._config),
+            "/debug/config": lambda _: config(),
             "/debug/decisions": self._latest_decisions,
         }
 
     def serves(self, path: str) -> bool:
         """Whether `path` is one of these endpoints."""
-        return path == "/metrics" or path in self._paths
+        return path in ("/health", "/metrics") or path in self._paths
 
     def __call__(self, request: Request, client: ClientConnection) -> None:
         """Answer one request."""
@@ -57,6 +58,9 @@ class ControlHandler:
             client.send_method_not_allowed(b"GET")
         elif request.path == "/metrics":
             client.send(200, self._metrics.exposition(), content_type=Metrics.content_type)
+        elif request.path == "/health":
+            status, body = self._health()
+            client.send(status, msgspec.json.encode(body))
         else:
             client.send(200, msgspec.json.encode(self._paths[request.path](request)))
 

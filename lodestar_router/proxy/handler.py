@@ -8,7 +8,10 @@ Errors   every RouterError becomes its status; anything else is a bug, logged, a
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from msgspec import structs
 
 from lodestar_router.core.blocks import Prompt
 from lodestar_router.core.fleet import Fleet
@@ -20,7 +23,7 @@ from lodestar_router.proxy.dispatcher import Dispatcher
 from lodestar_router.proxy.goal_headers import goal_for
 from lodestar_router.proxy.messages import Request, error_body, error_response
 from lodestar_router.proxy.metrics import Metrics
-from lodestar_router.proxy.request_body import RequestHead, read_head, read_whole
+from lodestar_router.proxy.request_body import RequestHead, read_head, read_whole, with_model
 from lodestar_router.tokens.service import TokenService
 
 _logger = logging.getLogger(__name__)
@@ -69,7 +72,9 @@ class RouteHandler:
         metrics: Metrics,
         clock: Callable[[], float],
         goal: Goal = DEFAULT_GOAL,
+        aliases: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
+        self.aliases = aliases  # of models
         self._fleet = fleet
         self._goal = goal
         self._tokens = tokens
@@ -95,6 +100,10 @@ class RouteHandler:
         if encoding not in (None, b"identity"):
             raise RequestError("compressed request bodies are not supported")
         head = read_head(request.body)
+        model = self.aliases.get(head.model)
+        if model is not None:
+            head = structs.replace(head, model=model)
+            request = structs.replace(request, body=with_model(request.body, model))
         goal = goal_for(request.headers, self._goal)
         self._fleet.usable(head.model, self._clock())  # fail before the work of tokenizing
         prompt = await self._prompt(request, head)

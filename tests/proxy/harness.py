@@ -149,7 +149,7 @@ async def edge_before(
         clock=time.monotonic,
     )
     control = ControlHandler(
-        fleet=fleet, metrics=metrics, engines=list, config={"port": 1}, decisions=list
+        fleet=fleet, metrics=metrics, engines=list, config=lambda: {"port": 1}, decisions=list
     )
     server = Server(routes=routes, control=control, pools=pools, limits=limits or Limits())
     port = await server.start("127.0.0.1", 0)
