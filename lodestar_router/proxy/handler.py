@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 from msgspec import structs
 
@@ -23,7 +24,7 @@ from lodestar_router.proxy.dispatcher import Dispatcher
 from lodestar_router.proxy.goal_headers import goal_for
 from lodestar_router.proxy.messages import Request, error_body, error_response
 from lodestar_router.proxy.metrics import Metrics
-from lodestar_router.proxy.request_body import RequestHead, read_head, read_whole, with_model
+from lodestar_router.proxy.request_body import read_head, read_whole, with_model
 from lodestar_router.tokens.service import TokenService
 
 _logger = logging.getLogger(__name__)
@@ -99,14 +100,20 @@ class RouteHandler:
         encoding = request.header(b"content-encoding")
         if encoding not in (None, b"identity"):
             raise RequestError("compressed request bodies are not supported")
-        head = read_head(request.body)
+        body: dict[str, Any] | None = None
+        if request.path in _PROMPT_PATHS and self._dispatcher.policy.reads_prompt:
+            head, body = read_whole(request.body)
+        else:
+            head = read_head(request.body)
         model = self.aliases.get(head.model)
         if model is not None:
             head = structs.replace(head, model=model)
             request = structs.replace(request, body=with_model(request.body, model))
+            if body is not None:
+                body["model"] = model
         goal = goal_for(request.headers, self._goal)
         self._fleet.usable(head.model, self._clock())  # fail before the work of tokenizing
-        prompt = await self._prompt(request, head)
+        prompt = None if body is None else await self._prompt(request.path, head.model, body)
         if client.gone:
             return
         routed = RoutedRequest(
@@ -124,22 +131,19 @@ class RouteHandler:
         )
         await self._dispatcher.route(routed, prompt, request, client)
 
-    async def _prompt(self, request: Request, head: RequestHead) -> Prompt | None:
-        """The request's prompt, if the policy wants it and it can be known."""
-        if request.path not in _PROMPT_PATHS or not self._dispatcher.policy.reads_prompt:
-            return None
-        body = read_whole(request.body)
-        prompted = self._tokens.tokenize_now(request.path, body)
+    async def _prompt(self, path: str, model: str, body: dict[str, Any]) -> Prompt | None:
+        """The request's prompt, if it can be known."""
+        prompted = self._tokens.tokenize_now(path, body)
         if prompted is None:
-            prompted = await self._tokens.tokenize(request.path, body)
+            prompted = await self._tokens.tokenize(path, body)
         if prompted is not None:
             return Prompt(
                 prompted.sequences,
-                lora_name=self._lora_name(head.model),
+                lora_name=self._lora_name(model),
                 cache_salt=prompted.cache_salt,
             )
-        text = self._tokens.text_of(request.path, body)
-        return Prompt.from_text(text, lora_name=self._lora_name(head.model)) if text else None
+        text = self._tokens.text_of(path, body)
+        return Prompt.from_text(text, lora_name=self._lora_name(model)) if text else None
 
     def _lora_name(self, model: str) -> str | None:
         """The adapter's name if the model is one: its card names a parent."""

@@ -1,6 +1,7 @@
 """What routing reads from a request's JSON body: one scan, nothing kept of the rest."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -33,6 +34,7 @@ class RequestHead(msgspec.Struct, frozen=True):
         return None
 
 
+_Read = TypeVar("_Read")
 _HEAD = msgspec.json.Decoder(RequestHead)
 _ANY = msgspec.json.Decoder()
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -44,8 +46,22 @@ def read_head(body: bytes) -> RequestHead:
     Raises:
         RequestError: not JSON, not an object, or without a `model` string.
     """
+    return _read(_HEAD.decode, body)
+
+
+def read_whole(body: bytes) -> tuple[RequestHead, dict[str, Any]]:
+    """The same, and the whole body beside it, in one scan."""
+    return _read(_decode_whole, body)
+
+
+def _decode_whole(body: bytes) -> tuple[RequestHead, dict[str, Any]]:
+    decoded = _ANY.decode(body)
+    return msgspec.convert(decoded, RequestHead), decoded
+
+
+def _read(decode: Callable[[bytes], _Read], body: bytes) -> _Read:
     try:
-        return _HEAD.decode(body)
+        return decode(body)
     except msgspec.ValidationError as error:
         detail = str(error)
         if "missing required field `model`" in detail or "`null` - at `$.model`" in detail:
@@ -55,12 +71,6 @@ def read_head(body: bytes) -> RequestHead:
         raise RequestError("the request body must be a JSON object") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError(f"the request body is not valid JSON: {error}") from error
-
-
-def read_whole(body: bytes) -> dict[str, Any]:
-    """The whole body of a request whose head has been read."""
-    decoded: dict[str, Any] = _ANY.decode(body)
-    return decoded
 
 
 def with_model(body: bytes, model: str) -> bytes:
