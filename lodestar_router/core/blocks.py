@@ -27,7 +27,7 @@ from lodestar_router.core.kv_events import BlockStored, ExtraKeys
 BYTES_PER_TOKEN = 4  # English text under common tokenizers: 4 to 4.5
 TEXT_BLOCK_TOKENS = 16  # as vLLM's default block, in estimated tokens
 _TEXT = 1  # purpose of a seed: text is not to be taken for token ids
-_FEW_BLOCKS = 8  # up to here one block at a time is faster than arrays
+_FEW_BLOCKS = 5  # up to here one block at a time is faster than arrays
 
 
 class Prompt:

@@ -92,8 +92,9 @@ class EngineViews:
         """The worst over its ranks."""
         if not self._prefix_caching:
             return PrefixViewKind.NONE
-        if self.has_events:
-            return max((view.kind for view in self.ranks.values()), key=_BEST_FIRST.index)
+        kinds = [view.kind for view in self.ranks.values()]
+        if kinds.count(PrefixViewKind.NONE) < len(kinds):  # as `has_events`
+            return max(kinds, key=_BEST_FIRST.index)
         if self.approximate and self.routed.trusted:
             return PrefixViewKind.APPROXIMATE
         return PrefixViewKind.NONE

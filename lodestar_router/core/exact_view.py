@@ -70,6 +70,7 @@ class ExactView:
         self._repeat_total = 0
         self._stored = KeyCounts()  # a key's holders are its hashes, nearly always one
         self._reserved = KeyCounts()  # its holders are requests in flight
+        self._prompts: dict[int, Sequence[int]] = {}  # last key of each such request -> its keys
         self._steps = 0
         self._lingering: deque[tuple[int, Sequence[int]]] = deque()  # (until step, keys)
 
@@ -128,15 +129,20 @@ class ExactView:
         self.clear()
         self._table.clear(self._reserved.keys, self.bit)
         self._reserved.clear()
+        self._prompts.clear()
         self._table.free_bit(self.bit)
         self.bit = 0  # a reservation released later must not touch the bit's next owner
 
     def reserve(self, keys: Sequence[int]) -> None:
         """Count `keys` as held until the same keys are released."""
         self._table.set(self._reserved.add(keys), self.bit)
+        if keys:
+            self._prompts[keys[-1]] = keys
 
     def release(self, keys: Sequence[int], completed: bool = True) -> None:
         """Undo one `reserve` of the same keys; those of a completed request linger."""
+        if keys:
+            self._prompts.pop(keys[-1], None)
         stored = self._stored.keys
         if stored.issuperset(keys):
             self._reserved.remove(keys)
@@ -191,11 +197,20 @@ class ExactView:
             self._drop_oldest()
 
     def _hold(self, hashes: Sequence[BlockHash], keys: Sequence[int]) -> None:
+        """Add blocks; those up to the end of a prompt in flight have our bit already.
+
+        They also take over the prompt's own int objects: that saves memory, and time
+        whenever the keys of the one are looked up among those of the other.
+        """
+        prompt = self._prompts.get(keys[-1]) if keys else None
+        end = keys if prompt is None else prompt[-len(keys) :]
+        if reserved := prompt is not None and end == keys:
+            keys = end
         if not self._by_hash.keys().isdisjoint(hashes) or len(set(hashes)) < len(hashes):
             hashes, keys = self._count_repeats(hashes, keys)
         self._by_hash.update(zip(hashes, keys, strict=True))
         new = self._stored.add(keys)
-        if not self._reserved.keys.issuperset(new):
+        if not reserved and not self._reserved.keys.issuperset(new):
             self._table.set(new, self.bit)
 
     def _count_repeats(
@@ -230,8 +245,8 @@ class ExactView:
         return True
 
     def _forget(self, hashes: Iterable[BlockHash]) -> None:
-        known = map(self._by_hash.pop, hashes, repeat(None))
-        keys = [key for key in known if key is not None]
+        found = list(map(self._by_hash.pop, hashes, repeat(None)))
+        keys = [key for key in found if key is not None]
         self._unhold(self._stored.remove(keys), self._reserved)
 
     def _drop_oldest(self) -> None:

@@ -49,7 +49,7 @@ class KeyCounts:
                 elif others > 1:
                     further[key] = others - 1
                 else:
-                    del further[key]
+                    further.pop(key)  # not `del`, which a Counter makes ten times slower
             keys = last
         self.keys.difference_update(keys)
         return keys

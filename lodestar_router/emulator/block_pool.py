@@ -45,6 +45,7 @@ class BlockPool:
         self._twins: dict[int, list[int]] = {}  # key -> further blocks, oldest first
         self._events: list[KvEvent] = []
         self.capacity = num_blocks - 1
+        self.releases = 0  # calls of `release`: only they make blocks free
 
     @property
     def free_count(self) -> int:
@@ -74,6 +75,10 @@ class BlockPool:
                 break
             found.append(block)
         return found
+
+    def keeps(self, key: int) -> bool:
+        """Whether some block keeps this content."""
+        return key in self._by_key
 
     def idle(self, blocks: SequenceOf[int]) -> int:
         """How many of `blocks` are free, so that taking them costs free blocks."""
@@ -111,6 +116,7 @@ class BlockPool:
 
     def release(self, blocks: list[int]) -> None:
         """Stop holding a sequence's blocks; its last ones are the first to go."""
+        self.releases += 1
         content, references = self._content, self._references
         kept: list[int] = []
         bare: list[int] = []

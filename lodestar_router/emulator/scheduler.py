@@ -49,6 +49,7 @@ class Scheduler:
         self.running: dict[Sequence, None] = {}  # in the order of admission
         self.waiting: deque[Sequence] = deque()
         self._admissions = 0
+        self._stuck: tuple[Sequence, int, int | None] | None = None  # see _is_stuck
 
     def schedule(self, now_s: float) -> Batch:
         """Decide a step, and take the blocks it needs."""
@@ -186,6 +187,8 @@ class Scheduler:
         max_num_seqs, cuts_prompts = self._config.max_num_seqs, self._config.cuts_prompts
         while waiting and budget and len(self.running) < max_num_seqs:
             sequence = waiting[0]
+            if self._is_stuck(sequence):
+                return
             hits = self._cached_blocks(sequence)
             context = len(hits) * self._size
             new_tokens = min(sequence.total_tokens - context, longest_chunk)
@@ -193,6 +196,7 @@ class Scheduler:
                 return
             new_tokens = min(new_tokens, budget)
             if not self._fits(sequence, hits, context + new_tokens):
+                self._note_stuck(sequence, len(hits))
                 return
             waiting.popleft()
             self._start(sequence, hits, now_s)
@@ -218,6 +222,26 @@ class Scheduler:
         if blocks <= spare:
             return True
         return blocks - len(hits) + self._pool.idle(hits) <= spare
+
+    def _note_stuck(self, sequence: Sequence, hits: int) -> None:
+        """A sequence that had this many blocks cached did not fit."""
+        limit = min((sequence.total_tokens - 1) // self._size, len(sequence.keys))
+        next_key = sequence.keys[hits] if hits < limit else None
+        if self._config.reserve_full_sequence:  # else what it needs depends on the budget
+            self._stuck = sequence, self._pool.releases, next_key
+
+    def _is_stuck(self, sequence: Sequence) -> bool:
+        """Whether a sequence that did not fit needs no new look.
+
+        Until blocks are given back, free ones get fewer by at least as many as fewer are
+        needed; unless its next block has been cached by another sequence.
+        """
+        if self._stuck is None or self._stuck[0] is not sequence:
+            return False
+        _, releases, next_key = self._stuck
+        if releases != self._pool.releases:
+            return False
+        return next_key is None or not self._pool.keeps(next_key)
 
     def _start(self, sequence: Sequence, hits: list[int], now_s: float) -> None:
         self._pool.share(hits)

@@ -138,7 +138,9 @@ class Sequence:
             return self._prompt[start:stop]
         if stop - split > len(self._answer):
             self._look_ahead(stop - split)
-        return self._prompt[start:split] + self._answer[max(0, start - split) : stop - split]
+        if start >= split:
+            return self._answer[start - split : stop - split]
+        return self._prompt[start:split] + self._answer[: stop - split]
 
     def answer(self, start: int, stop: int) -> "array[int]":
         """Token ids [start, stop) of the answer."""
