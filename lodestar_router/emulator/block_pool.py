@@ -18,6 +18,8 @@ from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as SequenceOf
 from itertools import islice
 
+from msgspec.structs import replace
+
 from lodestar_router.core.kv_events import (
     MEDIUM_GPU,
     AllBlocksCleared,
@@ -111,7 +113,9 @@ class BlockPool:
                 else:
                     del by_key[key]
         if gone and self._publish:
-            self._events.append(BlockRemoved(tuple(gone), MEDIUM_GPU, _GROUP))
+            self._events.append(
+                BlockRemoved(block_hashes=tuple(gone), medium=MEDIUM_GPU, group_idx=_GROUP)
+            )
         return taken
 
     def release(self, blocks: list[int]) -> None:
@@ -186,6 +190,6 @@ def as_published(events: Iterable[KvEvent]) -> Iterator[KvEvent]:
     for event in events:
         if isinstance(event, BlockRemoved):
             for block_hash in event.block_hashes:
-                yield event._replace(block_hashes=(block_hash,))
+                yield replace(event, block_hashes=(block_hash,))
         else:
             yield event
