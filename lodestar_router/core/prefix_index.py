@@ -18,7 +18,7 @@ No I/O, clock, locks or logging: the event loop owns the one instance.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lodestar_router.core.blocks import TEXT_BLOCK_TOKENS, Prompt
@@ -153,17 +153,16 @@ class PrefixIndex:
 
         A later sequence of a batch also finds what an earlier one is to store.
         """
-        asked: dict[EngineId, list[int]] = {}  # -> bits of the views that answer
-        by_size: defaultdict[int, int] = defaultdict(int)  # block size -> bits to match
+        asked: dict[EngineId, int] = {}  # -> bits of the views that answer
+        by_size: dict[int, int] = {}  # block size -> bits to match
         for engine_id in engine_ids:
             engine = self._engines.get(engine_id)
-            size, bits = (0, []) if engine is None else engine.answering(prompt)
+            size, bits = (0, 0) if engine is None else engine.answering(prompt)
             asked[engine_id] = bits
-            for bit in bits:
-                by_size[size] |= bit
+            by_size[size] = by_size.get(size, 0) | bits
         tokens = self._tokens_by_bit(prompt, by_size)
         return {
-            engine_id: max([tokens.get(bit, 0) for bit in bits], default=0)
+            engine_id: tokens.get(bits, 0) if not bits & (bits - 1) else _most(tokens, bits)
             for engine_id, bits in asked.items()
         }
 
@@ -208,3 +207,8 @@ class PrefixIndex:
                 if len(sequences) > 1:
                     own.update(keys)
         return tokens
+
+
+def _most(tokens: Mapping[int, int], bits: int) -> int:
+    """The largest value of several bits."""
+    return max((count for bit, count in tokens.items() if bit & bits), default=0)

@@ -62,6 +62,7 @@ class ResidualTracker:
     def __init__(self) -> None:
         self._engines: dict[EngineId, _Mean] = {}
         self._fleet = _Mean(0.0)
+        self._fleet_value: tuple[float, float] | None = None  # (now_s, value) last asked for
 
     def observe(self, engine_id: EngineId, error: float, now_s: float) -> None:
         """Take in ln(observed / uncorrected prediction); what is not finite is ignored."""
@@ -69,13 +70,18 @@ class ResidualTracker:
             return
         error = _limited(error, _MAX_ERROR)
         self._fleet.add(error, now_s)
+        self._fleet_value = None
         self._engines.setdefault(engine_id, _Mean(now_s)).add(error, now_s)
 
     def value(self, engine_id: EngineId, now_s: float) -> float:
         """The engine's correction now; the fleet's if nothing is known of it."""
         if not self._fleet.weight:
             return 0.0
-        fleet = _limited(self._fleet.towards(0.0, now_s), _MAX_FLEET)
+        known = self._fleet_value
+        if known is None or known[0] != now_s:
+            fleet = _limited(self._fleet.towards(0.0, now_s), _MAX_FLEET)
+            known = self._fleet_value = now_s, fleet
+        fleet = known[1]
         engine = self._engines.get(engine_id)
         if engine is None:
             return fleet

@@ -287,3 +287,14 @@ def test_statistics_tell_the_state_of_every_view() -> None:
     assert (row.engine_id, row.view, row.kind) == ("a", "rank 0", PARTIAL)
     assert (row.blocks, row.events, row.unknown_events, row.orphans) == (3, 2, 2, 1)
     assert repr(index) == "<PrefixIndex: 3 blocks, a partial>"
+
+
+def test_ranks_that_hold_nothing_of_a_prompt_match_nothing() -> None:
+    index = index_of(a=EXACT, b=APPROXIMATE)
+    index.set_kind(ViewId(A, 1), EXACT)
+    hold(index, A, 6, dp_rank=0)
+    hold(index, A, 6, dp_rank=1)
+    other = prompt_of(tokens(4, seed=5, extra=1))
+    index.reserve(B, other)
+
+    assert index.match(other, [A, B]) == {A: 0, B: 4 * BLOCK}
