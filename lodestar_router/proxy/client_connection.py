@@ -43,6 +43,8 @@ class Pausable(Protocol):
         """Read on."""
 
 
+# What may wait for a slow client before its engine is no longer read from.
+_WRITE_BUFFER_BYTES = 16_384
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 Application = Callable[[Request, "ClientConnection"], Awaitable[None]]
@@ -102,6 +104,7 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
         self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
         self._connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -19,7 +19,13 @@ from math import inf
 
 from msgspec import Struct
 
-from lodestar_router.errors import RequestError
+from lodestar_router.errors import (
+    DeadlineError,
+    EngineError,
+    EngineProtocolError,
+    EngineTimeoutError,
+    RequestError,
+)
 from lodestar_router.proxy.messages import Header
 
 SWEEP_S = 0.25
@@ -93,3 +99,51 @@ def _seconds(name: bytes, value: bytes, limit_s: float) -> float:
     if not 0 < seconds < inf:
         raise RequestError(f"{name.decode()} must be a positive number of seconds")
     return min(seconds, limit_s)
+
+
+class Stopwatch:
+    """The time that one exchange takes at one engine."""
+
+    __slots__ = ("_head_from_s", "_patience", "_quiet_from_s", "_started_s", "_unsent_bytes")
+
+    def __init__(self, patience: Patience, now_s: float) -> None:
+        self._patience = patience
+        self._started_s = self._quiet_from_s = now_s
+        self._head_from_s: float | None = None
+        self._unsent_bytes = -1
+
+    def heard(self, now_s: float) -> None:
+        """Bytes came since the last look."""
+        self._quiet_from_s = now_s
+
+    def over(self, now_s: float) -> bool:
+        """Whether the request's whole time is up."""
+        return now_s > self._patience.ends_at_s
+
+    def client_stalls(self, now_s: float, unsent_bytes: int) -> bool:
+        """Whether the client that the engine has to wait for has read nothing for too long."""
+        if unsent_bytes != self._unsent_bytes:
+            self._unsent_bytes, self._quiet_from_s = unsent_bytes, now_s
+        return now_s - self._quiet_from_s > self._patience.idle_s
+
+    def late(self, now_s: float, *, answering: bool, in_head: bool) -> EngineError | None:
+        """What to fail the exchange with, if it takes too long.
+
+        Args:
+            answering: the client has been sent the answer's beginning.
+            in_head: part of the answer's head is here.
+        """
+        patience = self._patience
+        if now_s > patience.ends_at_s:
+            return DeadlineError("the request took longer than it may take")
+        if answering:
+            if now_s - self._quiet_from_s > patience.idle_s:
+                return EngineTimeoutError("the engine stopped sending")
+        elif now_s - self._started_s > patience.first_byte_s:
+            return EngineTimeoutError("the engine did not answer in time")
+        elif in_head:
+            if self._head_from_s is None:
+                self._head_from_s = now_s
+            elif now_s - self._head_from_s > patience.head_s:
+                return EngineProtocolError("the engine did not end its answer's head")
+        return None

@@ -1,6 +1,7 @@
 """The listening socket: accepts clients, routes by path, sweeps timeouts, drains."""
 
 import asyncio
+import logging
 import socket
 from collections.abc import Mapping
 
@@ -13,6 +14,8 @@ from lodestar_router.proxy.engine_pool import EnginePool
 from lodestar_router.proxy.handler import ROUTED_PATHS, RouteHandler
 from lodestar_router.proxy.messages import Request, error_body
 from lodestar_router.tasks import cancel, spawn
+
+_logger = logging.getLogger(__name__)
 
 # An idle client connection is kept longer than most clients keep theirs, so that
 # the client, not the router, closes it: no request is lost to that race.
@@ -73,12 +76,17 @@ class Server:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(SWEEP_S)
-            now_s = loop.time()
-            for pool in list(self._pools.values()):
-                pool.sweep(now_s)
-            for connection in list(self.connections):
-                if not connection.answering and now_s - connection.active_at_s > _KEEP_CLIENT_S:
-                    connection.close()
+            try:
+                self._sweep_once(loop.time())
+            except Exception:  # an edge: without sweeps no timeout would ever take effect
+                _logger.exception("sweep failed")
+
+    def _sweep_once(self, now_s: float) -> None:
+        for pool in list(self._pools.values()):
+            pool.sweep(now_s)
+        for connection in list(self.connections):
+            if not connection.answering and now_s - connection.active_at_s > _KEEP_CLIENT_S:
+                connection.close()
 
     async def stop(self, drain_s: float) -> None:
         """Accept nothing more, let running answers end, cut what is left after `drain_s`."""

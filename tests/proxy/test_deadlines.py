@@ -4,7 +4,7 @@ from math import inf
 
 import pytest
 
-from lodestar_router.proxy.deadlines import Patience, Timeouts, patience_for
+from lodestar_router.proxy.deadlines import Patience, Stopwatch, Timeouts, patience_for
 from lodestar_router.proxy.messages import Header
 
 OPERATORS = Timeouts(connect_s=1.0, first_byte_s=600.0, idle_s=300.0, total_s=0.0)
@@ -47,3 +47,55 @@ def test_no_limit_of_the_operator_stays_none_unless_wished() -> None:
     given = patience((b"x-request-timeout", b"5"), stream=False, timeouts=none)
 
     assert (given.first_byte_s, given.idle_s, given.ends_at_s) == (inf, inf, 105.0)
+
+
+PATIENCE = Patience(first_byte_s=10.0, idle_s=5.0, ends_at_s=100.0, head_s=2.0)
+
+
+@pytest.mark.parametrize(
+    ("now_s", "answering", "in_head", "code"),
+    [
+        pytest.param(10.0, False, False, None, id="still-in-time"),
+        pytest.param(10.1, False, False, "engine_timeout", id="first-byte"),
+        pytest.param(5.1, True, False, "engine_timeout", id="idle"),
+        pytest.param(3.0, False, True, None, id="head-just-seen"),
+        pytest.param(101.0, True, False, "request_timeout", id="total"),
+    ],
+)
+def test_what_takes_too_long(
+    now_s: float, answering: bool, in_head: bool, code: str | None
+) -> None:
+    error = Stopwatch(PATIENCE, 0.0).late(now_s, answering=answering, in_head=in_head)
+
+    assert (None if error is None else error.code) == code
+
+
+def test_every_sign_starts_the_idle_time_again_and_only_that() -> None:
+    watch = Stopwatch(PATIENCE, 0.0)
+
+    for now_s in range(0, 100, 4):
+        watch.heard(float(now_s))
+        assert watch.late(now_s + 4.0, answering=True, in_head=False) is None
+
+    assert watch.late(101.0, answering=True, in_head=False) is not None
+
+
+def test_head_that_was_seen_and_does_not_end() -> None:
+    watch = Stopwatch(PATIENCE, 0.0)
+    watch.late(1.0, answering=False, in_head=True)
+    watch.heard(2.9)
+
+    error = watch.late(3.1, answering=False, in_head=True)
+
+    assert error is not None
+    assert error.cause == "protocol"
+
+
+def test_client_that_reads_something_does_not_stall() -> None:
+    watch = Stopwatch(PATIENCE, 0.0)
+
+    stalls = [watch.client_stalls(4.0 * step, unsent_bytes=1000 - step) for step in range(10)]
+    same = [watch.client_stalls(36.0 + step, unsent_bytes=991) for step in range(7)]
+
+    assert not any(stalls)
+    assert same == [False] * 6 + [True]
