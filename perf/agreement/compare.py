@@ -8,21 +8,21 @@ Out      a line of results.jsonl; a markdown table of such lines.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
 
-from perf.agreement.recording import Recording, ttft_inside_s
-from perf.agreement.step_fit import LinearStepTime
+from perf.agreement.recording import MeasuredEngine, Recording, ttft_inside_s
 
 NUMBERS = (
     "ttft_mean_s", "ttft_p50_s", "ttft_p99_s", "ttft_inside_mean_s", "tpot_mean_s", "hit_ratio",
 )  # fmt: skip
 
 _HEADINGS = (
-    "cell", "policy", "requests", "req/s (load)", "", "mean TTFT ms", "P50 ms", "P99 ms",
-    "inside engines ms", "mean TPOT ms", "hit ratio", "share per engine", "mean TTFT differs by",
+    "cell", "policy", "requests", "req/s (load)", "busy before", "", "mean TTFT ms", "P50 ms",
+    "P99 ms", "inside engines ms", "mean TPOT ms", "hit ratio", "share per engine",
+    "mean TTFT differs by",
 )  # fmt: skip
 
 
@@ -76,7 +76,7 @@ def compare(
         "overhead_s": _rounded(asdict(recording.overhead)),
         "load_source": recording.load_source,
         "busy_before": recording.busy_before,
-        "measured": [_described(engine.step_time) for engine in recording.measured],
+        "measured": [_described(engine) for engine in recording.measured],
     }
 
 
@@ -86,8 +86,11 @@ def _shares(replays: Sequence[Mapping[str, Any]]) -> list[float]:
     return [float(share) for share in counts.sum(axis=0) / counts.sum()]
 
 
-def _described(step_time: LinearStepTime) -> dict[str, float]:
-    return {name: float(f"{value:.4g}") for name, value in asdict(step_time).items()}
+def _described(engine: MeasuredEngine) -> dict[str, float]:
+    """Coefficients, and how far the measured steps lie from them."""
+    off = [abs(error) for error in engine.fit_errors]
+    fitted = asdict(engine.step_time) | {"fit_error_median": median(off), "fit_error_max": max(off)}
+    return {name: float(f"{value:.4g}") for name, value in fitted.items()}
 
 
 def _rounded(numbers: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,7 +102,11 @@ def _rounded(numbers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def table(results: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown: two rows per result, as measured and in virtual time."""
+    """Markdown: two rows per result, as measured and in virtual time.
+
+    `busy before` is the load average when a run began: above 1 on two cores, other
+    work disturbed it.
+    """
     rows = [row for result in results for row in _rows(result)]
     return "\n".join(
         "| " + " | ".join(cells) + " |" for cells in [_HEADINGS, ["---"] * len(_HEADINGS), *rows]
@@ -113,11 +120,21 @@ def _rows(result: Mapping[str, Any]) -> list[list[str]]:
         result["policy"],
         str(result["requests"]),
         f"{result['requests_per_s']:.2f} ({result['load']:.2f})",
+        f"{result['busy_before']:.1f}",
     ]
     difference = f"{100 * result['difference']:+.1f} % (limit {100 * result['limit']:.0f} %)"
     return [
         [*first, "real", *_cells(result["real"]), ""],
-        ["", "", "", "", "virtual", *_cells(result["virtual"], f" ({low}..{high})"), difference],
+        [
+            "",
+            "",
+            "",
+            "",
+            "",
+            "virtual",
+            *_cells(result["virtual"], f" ({low}..{high})"),
+            difference,
+        ],
     ]
 
 

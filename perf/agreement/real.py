@@ -12,6 +12,7 @@ on the other core is small beside them.
 """
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ from perf.agreement.calibration import Calibration
 from perf.agreement.measure import measure
 from perf.agreement.recording import MeasuredEngine, Recording
 from perf.agreement.replay import measured_group
-from perf.agreement.step_fit import LinearStepTime, errors, fit
+from perf.agreement.step_fit import StepSample, errors, fit
 from perf.routing.knee import saturated
 from perf.routing.workloads.base import Ask, random_tokens
 from perf.serving.experiment import cool
@@ -46,11 +47,11 @@ def record(
     tiny_model.write(model_dir)
     with running_engines({"engine": layers}, vllm_python, model_dir, directory) as engines:
         (engine,) = engines
-        step_time = _calibrate(engine, seed)
+        samples = _calibrate(engine, seed)
         cool(engines)
         with routed(policy, engines, directory / "router") as router:
             (described,) = router.engines()
-            measured = _measured(described, step_time)
+            measured = _measured(described, samples)
             requests_per_s = round(load * _saturated(measured, seed), 2)
             print(f"{requests_per_s} requests/s for {_DURATION_S:.0f} s", flush=True)
             bench = VllmBench(
@@ -82,18 +83,19 @@ def record(
     )
 
 
-def _calibrate(engine: VllmEngine, seed: int) -> LinearStepTime:
+def _calibrate(engine: VllmEngine, seed: int) -> list[StepSample]:
     samples = asyncio.run(Calibration(engine.url, tiny_model.MODEL_NAME, seed=seed).samples())
     step_time = fit(samples)
     for sample, error in zip(samples, errors(step_time, samples), strict=True):
         shape = sample.chunks or f"{sample.decodes} decodes, {sample.decode_kv_tokens} KV tokens"
         print(f"  {shape}: {1000 * sample.seconds:.1f} ms, fitted {100 * error:+.1f} %")
     print(f"step time: {step_time}", flush=True)
-    return step_time
+    return samples
 
 
-def _measured(engine: dict[str, Any], step_time: LinearStepTime) -> MeasuredEngine:
+def _measured(engine: dict[str, Any], samples: Sequence[StepSample]) -> MeasuredEngine:
     """`engine` is what the router says of it."""
+    step_time = fit(samples)
     return MeasuredEngine(
         gpu=engine["gpu"],
         kv_blocks=engine["kv_blocks"],
@@ -102,6 +104,7 @@ def _measured(engine: dict[str, Any], step_time: LinearStepTime) -> MeasuredEngi
         max_num_seqs=_MAX_NUM_SEQS,
         max_model_len=tiny_model.MAX_MODEL_LEN,
         step_time=step_time,
+        fit_errors=errors(step_time, samples),
     )
 
 

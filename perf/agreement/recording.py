@@ -73,6 +73,7 @@ class MeasuredEngine:
     max_num_seqs: int
     max_model_len: int
     step_time: LinearStepTime
+    fit_errors: list[float]  # fitted / measured - 1, per kind of step: large on a busy machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

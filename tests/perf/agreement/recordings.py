@@ -55,4 +55,5 @@ MEASURED = MeasuredEngine(
     max_num_seqs=128,
     max_model_len=4096,
     step_time=LinearStepTime(0.010, 0.002, 1e-4, 0.0, 0.001, 0.0),
+    fit_errors=[0.02, -0.05, 0.03],
 )

@@ -1,11 +1,12 @@
 """What a comparison says."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from perf.agreement.compare import compare, real_numbers, table
-from tests.perf.agreement.recordings import recording, sent, totals
+from tests.perf.agreement.recordings import MEASURED, recording, sent, totals
 
 RECORDED = recording(
     [sent(0.0, [1], ttft_s=0.1, e2e_s=0.5), sent(1.0, [1], ttft_s=0.3, e2e_s=0.3, output=1)],
@@ -52,6 +53,17 @@ def test_the_difference_is_that_of_the_mean_over_seeds(
     assert result["virtual_ttft_mean_range_s"] == [min(virtual_s), max(virtual_s)]
     assert result["difference_with_default_delays"] == pytest.approx(0.5)
     assert result["virtual"]["shares"] == [0.75, 0.25]
+
+
+def test_a_disturbed_calibration_shows() -> None:
+    measured = replace(RECORDED, measured=[MEASURED], busy_before=8.9)
+
+    result = compare(measured, [replayed(0.2)], [replayed(0.2)], limit=0.2)
+
+    (described,) = result["measured"]
+    assert (described["fit_error_median"], described["fit_error_max"]) == (0.03, 0.05)
+    assert described["per_token_s"] == 1e-4
+    assert "| 8.9 |" in table([result]).splitlines()[2]
 
 
 def test_the_table_has_both_sides_of_every_result() -> None:
