@@ -30,10 +30,16 @@ from lodestar_router.features.decoding import Decoding
 from lodestar_router.features.schema import SCHEMA_VERSION
 from lodestar_router.features.serving import PublishedModel
 from lodestar_router.policy.congestion import CongestionPrice
-from lodestar_router.policy.objective import NEED_DECODING, objective_costs
+from lodestar_router.policy.objective import (
+    NEED_DECODING,
+    TAIL_SHARE,
+    Prospects,
+    objective_costs,
+)
 from lodestar_router.policy.pick import NO_EXPLORATION, Exploration, pick
 from lodestar_router.policy.prediction import predict, prefill_work_s
 from lodestar_router.policy.reason import reason
+from lodestar_router.policy.running_quantile import RunningQuantile
 
 
 class LodestarPolicy:
@@ -55,6 +61,7 @@ class LodestarPolicy:
         self._goal = goal
         self._exploration = exploration
         self._congestion = CongestionPrice()
+        self._long_ttft_s = RunningQuantile(TAIL_SHARE)
         self.decoding = Decoding()  # fed by whoever sees answers end
 
     @property
@@ -69,11 +76,14 @@ class LodestarPolicy:
     def choose(self, request: RoutedRequest, candidates: Sequence[Candidate]) -> Decision:
         """Choose, and keep everything that was looked at."""
         decision = self.consider(request, candidates)
-        self.sent(request, decision.candidates[decision.chosen])
+        self.sent(request, decision)
         return decision
 
-    def sent(self, request: RoutedRequest, candidate: Candidate) -> None:
-        """The request goes to this candidate, whoever chose it."""
+    def sent(self, request: RoutedRequest, decision: Decision) -> None:
+        """The request goes where a decision on this policy's predictions says."""
+        candidate = decision.candidates[decision.chosen]
+        if decision.predicted_ttft_s is not None:
+            self._long_ttft_s.add(float(decision.predicted_ttft_s[decision.chosen]))
         work_s = prefill_work_s(self._model, request, candidate)
         self._congestion.sent(candidate, work_s, request.now_s)
 
@@ -99,7 +109,14 @@ class LodestarPolicy:
         forecast = None
         if goal.objective in NEED_DECODING:
             forecast = self.decoding.forecast(request, candidates)
-        costs = objective_costs(goal, own_s, prices_s, predicted.spread, forecast)
+        prospects = Prospects(
+            ttft_s=own_s,
+            prices_s=prices_s,
+            spread=predicted.spread,
+            long_ttft_s=self._long_ttft_s.value,
+            forecast=forecast,
+        )
+        costs = objective_costs(goal, prospects)
         picked = pick(request, candidates, costs, self._exploration, self._rng)
         return Decision(
             policy=self.name,

@@ -1,54 +1,65 @@
 """The cost of each candidate under each objective, in seconds; the lowest wins.
 
     ttft        ttft_i + price_i
-    ttft_tail   ttft_i * exp(TAIL_DEVIATIONS * spread_i) + price_i
+    ttft_tail   E(ttft_i^2) / long_ttft + price_i
     e2e         ttft_i + price_i + output * tpot_i + others_i
     tpot        TPOT_TTFT_WEIGHT * (ttft_i + price_i) + output * tpot_i + others_i
     goodput     slo * (1 - kept_i) + GOODPUT_OTHERS_WEIGHT * (price_i + others_i * slo / answer_slo)
 
     ttft_i, price_i             lodestar.py, congestion.py
-    output, tpot_i, others_i    features/decoding.py
+    E(ttft_i^2)                 ttft_i^2 * exp(2 spread_i^2), log-normal around the prediction
     spread_i                    standard deviation of ln(observed / predicted TTFT)
+    long_ttft                   what TAIL_SHARE of predicted TTFTs lately were above
+    output, tpot_i, others_i    features/decoding.py
     kept_i                      probability that TTFT and TPOT both stay within their limits,
                                 taken as log-normal and independent
     slo, answer_slo             limit of TTFT; that of TPOT times `output`
 
-In       predictions [candidates]; a forecast where the objective is in NEED_DECODING.
+A square makes requests that wait little anyway give way to those that wait long. A
+high quantile of ttft_i in its place changes nothing: engines are about equally
+predictable, so it ranks them as the mean does.
+
+In       predictions of every candidate.
 Out      float list [candidates].
 """
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from lodestar_router.core.goal import Goal, Objective
 from lodestar_router.core.types import DecodeForecast
 
 NEED_DECODING = frozenset({Objective.E2E, Objective.TPOT, Objective.GOODPUT})
-TAIL_DEVIATIONS = 1.65  # the 95th percentile
+TAIL_SHARE = 0.05
 # Without some weight on TTFT requests would queue for ever where decoding is fast.
 TPOT_TTFT_WEIGHT = 0.3
 # Most of those that are delayed still keep their limits.
 GOODPUT_OTHERS_WEIGHT = 0.3
 
 
-def objective_costs(
-    goal: Goal,
-    own_s: Sequence[float],
-    prices_s: Sequence[float],
-    spread: Sequence[float],
-    forecast: DecodeForecast | None,
-) -> list[float]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prospects:
+    """What was predicted, lists [candidates]; see the module."""
+
+    ttft_s: Sequence[float]
+    prices_s: Sequence[float]
+    spread: Sequence[float]
+    long_ttft_s: float | None  # None: no request yet
+    forecast: DecodeForecast | None  # not None where the objective is in NEED_DECODING
+
+
+def objective_costs(goal: Goal, prospects: Prospects) -> list[float]:
     """Costs by the module's formulas."""
-    ttft_costs = [own + price for own, price in zip(own_s, prices_s, strict=True)]
-    if goal.objective is Objective.TTFT_TAIL:
-        return [
-            own * math.exp(TAIL_DEVIATIONS * deviation) + price
-            for own, price, deviation in zip(own_s, prices_s, spread, strict=True)
-        ]
+    if goal.objective is Objective.TTFT_TAIL and prospects.long_ttft_s is not None:
+        return _tail_costs(prospects, prospects.long_ttft_s)
+    pairs = zip(prospects.ttft_s, prospects.prices_s, strict=True)
+    ttft_costs = [ttft + price for ttft, price in pairs]
+    forecast = prospects.forecast
     if forecast is None:
         return ttft_costs
     if goal.objective is Objective.GOODPUT:
-        return _goodput_costs(goal, own_s, prices_s, spread, forecast)
+        return _goodput_costs(goal, prospects, forecast)
     weight = TPOT_TTFT_WEIGHT if goal.objective is Objective.TPOT else 1.0
     return [
         weight * cost + forecast.output_tokens * tpot + others
@@ -56,26 +67,29 @@ def objective_costs(
     ]
 
 
-def _goodput_costs(
-    goal: Goal,
-    own_s: Sequence[float],
-    prices_s: Sequence[float],
-    spread: Sequence[float],
-    forecast: DecodeForecast,
-) -> list[float]:
+def _tail_costs(prospects: Prospects, long_ttft_s: float) -> list[float]:
+    return [
+        ttft * ttft * math.exp(2.0 * spread * spread) / long_ttft_s + price
+        for ttft, price, spread in zip(
+            prospects.ttft_s, prospects.prices_s, prospects.spread, strict=True
+        )
+    ]
+
+
+def _goodput_costs(goal: Goal, prospects: Prospects, forecast: DecodeForecast) -> list[float]:
     slo_s = goal.ttft_slo_s
     others_weight = slo_s / (forecast.output_tokens * goal.tpot_slo_s)
     costs: list[float] = []
-    for own, price, deviation, tpot, tpot_deviation, others in zip(
-        own_s,
-        prices_s,
-        spread,
+    for ttft, price, spread, tpot, tpot_spread, others in zip(
+        prospects.ttft_s,
+        prospects.prices_s,
+        prospects.spread,
         forecast.tpot_s,
         forecast.tpot_spread,
         forecast.others_s,
         strict=True,
     ):
-        kept = _below(own, slo_s, deviation) * _below(tpot, goal.tpot_slo_s, tpot_deviation)
+        kept = _below(ttft, slo_s, spread) * _below(tpot, goal.tpot_slo_s, tpot_spread)
         delay = price + others * others_weight
         costs.append(slo_s * (1.0 - kept) + GOODPUT_OTHERS_WEIGHT * delay)
     return costs

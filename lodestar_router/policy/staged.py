@@ -47,7 +47,7 @@ class StagedPolicy:
             decision = replace(proposed, arm=Arm.LEARNED, other=steady)
         else:
             decision = _steered(proposed, steady)
-        self.learned.sent(request, decision.candidates[decision.chosen])
+        self.learned.sent(request, decision)
         return decision
 
     def _base(self, request: RoutedRequest, candidates: Sequence[Candidate]) -> Decision:

@@ -7,7 +7,7 @@ import pytest
 from lodestar_router.core.goal import Goal, Objective
 from lodestar_router.core.types import DecodeForecast
 from lodestar_router.policy.lodestar import LodestarPolicy
-from lodestar_router.policy.objective import NEED_DECODING, objective_costs
+from lodestar_router.policy.objective import NEED_DECODING, Prospects, objective_costs
 from tests.factories import candidate, request
 
 
@@ -25,7 +25,10 @@ def best(
         output_tokens=100.0, tpot_s=tpot_s, tpot_spread=(0.2, 0.2), others_s=others_s
     )
     needed = forecast if goal.objective in NEED_DECODING else None
-    costs = objective_costs(goal, own_s, prices_s, spread, needed)
+    prospects = Prospects(
+        ttft_s=own_s, prices_s=prices_s, spread=spread, long_ttft_s=1.0, forecast=needed
+    )
+    costs = objective_costs(goal, prospects)
     return costs.index(min(costs))
 
 
@@ -68,6 +71,16 @@ def test_the_tail_shuns_the_engine_whose_prediction_is_unsure() -> None:
 
     assert best(of(Objective.TTFT), **unsure) == 0
     assert best(of(Objective.TTFT_TAIL), **unsure) == 1
+
+
+def test_for_the_tail_a_short_wait_yields_and_a_long_one_does_not() -> None:
+    """The same 0.2 s for the request against 0.1 s for others."""
+    early = {"own_s": (0.1, 0.3), "prices_s": (0.1, 0.0)}
+    late = {"own_s": (2.0, 2.2), "prices_s": (0.1, 0.0)}
+
+    assert best(of(Objective.TTFT), **early) == best(of(Objective.TTFT), **late) == 0
+    assert best(of(Objective.TTFT_TAIL), **early) == 1
+    assert best(of(Objective.TTFT_TAIL), **late) == 0
 
 
 def test_goodput_gives_up_what_is_lost_and_keeps_what_can_be_kept() -> None:
