@@ -5,8 +5,8 @@ of one prompt are entered so that its end is dropped before its beginning, which
 how vLLM frees them.
 
 In       use(keys) at dispatch; correct(..) when the engine reports its hits.
-Out      one bit of the key table; kind NONE once the engine proves not to cache.
-Cost     that of core/run_tree.py, and of the key table for blocks that come or go.
+Out      depth(keys); not `trusted` once the engine proves not to cache.
+Cost     that of core/run_tree.py.
 
 Correction: blocks believed held but not hit were evicted, and an engine evicts
 in order of last use, so everything used no later than them is gone as well.
@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 from lodestar_router.core.blocks import Prompt
-from lodestar_router.core.key_table import KeyTable
 from lodestar_router.core.run_tree import Known, RunTree
 
 GUESSED_BOUND_BLOCKS = 8192  # 131,072 tokens in blocks of 16: an 8B model on a 32-48 GB GPU
@@ -27,9 +26,7 @@ _MISSES_BEFORE_DISTRUST = 3  # reports of no hit at all in a row; one may be cha
 class ApproximateView:
     """See the module."""
 
-    def __init__(self, table: KeyTable, bound_blocks: int = GUESSED_BOUND_BLOCKS) -> None:
-        self._table = table
-        self.bit = 0  # claimed at the first use: masks of few bits are the fastest
+    def __init__(self, bound_blocks: int = GUESSED_BOUND_BLOCKS) -> None:
         self.evicted = 0
         self._bound_blocks = bound_blocks
         self._tree = RunTree()
@@ -58,14 +55,15 @@ class ApproximateView:
         self._bound_blocks = bound
         self._shrink()
 
+    def depth(self, keys: Sequence[int]) -> int:
+        """How many leading keys are believed held."""
+        return self._tree.depth(keys)
+
     def use(self, prompt: Prompt, sequences: Sequence[Sequence[int]]) -> None:
         """`prompt`, with these keys per sequence, is on its way to the engine."""
-        self.bit = self.bit or self._table.claim_bit()
         for keys in sequences:
             self._tick += 1
-            known, new = self._tree.use(keys, self._tick)
-            if new:
-                self._table.set(new, self.bit)
+            known = self._tree.use(keys, self._tick)
             if len(sequences) == 1:  # a batch reports one number for all, which tells too little
                 self._believed[prompt] = known
         self._shrink()
@@ -82,24 +80,15 @@ class ApproximateView:
             return
         self._misses = 0 if reported_blocks else self._misses + 1
         missing = next(known for known in believed if known.depth > reported_blocks)
-        self._forget(self._tree.drop_used_until(missing.tick))
+        self.evicted += self._tree.drop_used_until(missing.tick)
 
     def clear(self) -> None:
         """The engine's cache is empty: it restarted."""
-        self._table.clear(self._tree.clear(), self.bit)
+        self._tree.clear()
         self._believed.clear()
         self._misses = 0
-
-    def close(self) -> None:
-        """Leave the table; the view is not used again."""
-        self.clear()
-        self._table.free_bit(self.bit)
 
     def _shrink(self) -> None:
         surplus = len(self._tree) - self._bound_blocks
         if surplus > 0:
-            self._forget(self._tree.drop_oldest(surplus))
-
-    def _forget(self, keys: Sequence[int]) -> None:
-        self._table.clear(keys, self.bit)
-        self.evicted += len(keys)
+            self.evicted += self._tree.drop_oldest(surplus)

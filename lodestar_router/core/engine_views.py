@@ -49,8 +49,8 @@ class EngineViews:
         self._prefix_caching = True
         self.approximate = approximate
         self.ranks: dict[int, ExactView] = {}
-        self.routed = ApproximateView(table)
-        self.texts = ApproximateView(table)
+        self.routed = ApproximateView()
+        self.texts = ApproximateView()
 
     def rank(self, dp_rank: int) -> ExactView:
         """The view of one rank, made when first named."""
@@ -103,18 +103,20 @@ class EngineViews:
             return PrefixViewKind.APPROXIMATE
         return PrefixViewKind.NONE
 
-    def answering(self, prompt: Prompt) -> tuple[int, int]:
-        """(block size, bits of the views that say how much of the prompt is cached)."""
+    def answering(self, prompt: Prompt) -> tuple[int, int, ApproximateView | None]:
+        """(block size, bits of the ranks or the guess that say how much of it is cached)."""
         if not prompt.tokens_known:
             trusted = self._prefix_caching and self.texts.trusted
-            return TEXT_BLOCK_TOKENS, self.texts.bit if trusted else 0
-        bits = 0
-        if self._prefix_caching:
+            return TEXT_BLOCK_TOKENS, 0, self.texts if trusted else None
+        if not self._prefix_caching:
+            return self.block_size_tokens, 0, None
+        if self.has_events:
+            bits = 0
             for view in self.ranks.values():
                 bits |= view.bit
-            if not (bits and self.has_events):
-                bits = self.routed.bit if self.approximate and self.routed.trusted else 0
-        return self.block_size_tokens, bits
+            return self.block_size_tokens, bits, None
+        guess = self.routed if self.approximate and self.routed.trusted else None
+        return self.block_size_tokens, 0, guess
 
     def stats(self, engine_id: EngineId) -> Iterator[ViewStats]:
         """One row per view that is in use."""
@@ -151,5 +153,3 @@ class EngineViews:
         """Take every view out of the table."""
         for view in self.ranks.values():
             view.close()
-        self.routed.close()
-        self.texts.close()

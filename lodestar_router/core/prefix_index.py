@@ -10,8 +10,9 @@ prefix-cache hit and never promises one; no caller may depend on it for correctn
 In       PrefixIndex is a KvSink: apply, reset, set_kind. Plus reserve and release
          around each request, correct when an engine without events reports hits.
 Out      match(prompt, engines) -> expected cached tokens per engine.
-Cost     match: one lookup per block whatever the number of engines, see
-         `core/key_table.py`; block sizes that differ are matched one by one.
+Cost     match: one lookup per block whatever the number of engines with events, see
+         `core/key_table.py`; block sizes that differ are matched one by one. About
+         1 us per engine without events, see `core/run_tree.py`.
 Errors   none: an engine that is not registered is ignored.
 
 No I/O, clock, locks or logging: the event loop owns the one instance.
@@ -21,6 +22,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from lodestar_router.core.approximate_view import ApproximateView
 from lodestar_router.core.blocks import TEXT_BLOCK_TOKENS, Prompt
 from lodestar_router.core.engine_views import EngineViews, ViewStats
 from lodestar_router.core.exact_view import ExactView
@@ -153,18 +155,25 @@ class PrefixIndex:
 
         A later sequence of a batch also finds what an earlier one is to store.
         """
-        asked: dict[EngineId, int] = {}  # -> bits of the views that answer
+        cached: dict[EngineId, int] = {}
+        asked: dict[EngineId, int] = {}  # engines with events -> bits of their ranks
         by_size: dict[int, int] = {}  # block size -> bits to match
         for engine_id in engine_ids:
-            engine = self._engines.get(engine_id)
-            size, bits = (0, 0) if engine is None else engine.answering(prompt)
-            asked[engine_id] = bits
-            by_size[size] = by_size.get(size, 0) | bits
-        tokens = self._tokens_by_bit(prompt, by_size)
-        return {
-            engine_id: tokens.get(bits, 0) if not bits & (bits - 1) else _most(tokens, bits)
-            for engine_id, bits in asked.items()
-        }
+            cached[engine_id] = 0
+            if (engine := self._engines.get(engine_id)) is None:
+                continue
+            size, bits, guess = engine.answering(prompt)
+            if guess is not None:
+                cached[engine_id] = _guessed_tokens(guess, prompt, size)
+            elif bits:
+                asked[engine_id] = bits
+                by_size[size] = by_size.get(size, 0) | bits
+        if asked:
+            tokens = self._tokens_by_bit(prompt, by_size)
+            for engine_id, bits in asked.items():
+                several = bits & (bits - 1)
+                cached[engine_id] = _most(tokens, bits) if several else tokens.get(bits, 0)
+        return cached
 
     def best_rank(self, engine_id: EngineId, prompt: Prompt) -> int | None:
         """The data-parallel rank that holds most of the prompt; None if ranks are unknown."""
@@ -184,7 +193,10 @@ class PrefixIndex:
         ]
 
     def __len__(self) -> int:
-        return len(self._table)
+        """Blocks of all ranks, those of several counted once, and guessed blocks of all engines."""
+        return len(self._table) + sum(
+            e.routed.blocks + e.texts.blocks for e in self._engines.values()
+        )
 
     def __repr__(self) -> str:
         kinds = ", ".join(f"{engine_id} {self.kind(engine_id)}" for engine_id in self._engines)
@@ -194,9 +206,7 @@ class PrefixIndex:
         """Bit -> leading tokens held, summed over the prompt's sequences."""
         tokens: defaultdict[int, int] = defaultdict(int)
         for size, bits in by_size.items():
-            if not bits:  # no view of this size answers
-                continue
-            sequences = prompt.keys(size) if prompt.tokens_known else prompt.text_keys()
+            sequences = prompt.keys(size)
             own: set[int] = set()
             for keys, limit in zip(sequences, prompt.reusable_blocks(size), strict=True):
                 for dropped, depth in self._table.leading(keys[:limit], bits, own):
@@ -212,3 +222,17 @@ class PrefixIndex:
 def _most(tokens: Mapping[int, int], bits: int) -> int:
     """The largest value of several bits."""
     return max((count for bit, count in tokens.items() if bit & bits), default=0)
+
+
+def _guessed_tokens(guess: ApproximateView, prompt: Prompt, size: int) -> int:
+    """Leading tokens believed held, summed over the prompt's sequences."""
+    sequences = prompt.keys(size) if prompt.tokens_known else prompt.text_keys()
+    if len(sequences) == 1:
+        return min(guess.depth(sequences[0]), prompt.reusable_blocks(size)[0]) * size
+    blocks, own = 0, set[int]()
+    for keys, limit in zip(sequences, prompt.reusable_blocks(size), strict=True):
+        # Keys are chained: those of earlier sequences lead, if they are there at all.
+        in_batch = next((i for i, key in enumerate(keys) if key not in own), len(keys))
+        blocks += min(max(guess.depth(keys), in_batch), limit)
+        own.update(keys)
+    return blocks * size

@@ -9,9 +9,9 @@ or leaves it, so all keys of a run have the same last use; and a run is never
 older than those below it, so that the oldest of all has none below.
 
 In       use(keys, tick): ticks that rise.
-Out      what was there before; the keys that are new, and those that are dropped.
-Cost     use: about 1 us per run on the way and 0.02 us per new key; drop: per key
-         dropped. Memory about 40 bytes per key and 400 per run.
+Out      depth(keys), how many leading keys there are; what a use found.
+Cost     depth: 0.3 us per run on the way; use: 1 us per run, 0.02 us per new key.
+         Memory about 40 bytes per key and 400 per run.
 """
 
 from collections import OrderedDict
@@ -50,8 +50,19 @@ class RunTree:
         """How many keys there are."""
         return self._size
 
-    def use(self, keys: Sequence[int], tick: int) -> tuple[list[Known], Sequence[int]]:
-        """Note the use of `keys`: what of them was known, the deepest last, and the rest."""
+    def depth(self, keys: Sequence[int]) -> int:
+        """How many leading keys there are."""
+        children, depth = self._root.children, 0
+        while depth < len(keys) and (run := children.get(keys[depth])) is not None:
+            shared = _shared(run.keys, keys, depth)
+            depth += shared
+            if shared < len(run.keys):
+                break
+            children = run.children
+        return depth
+
+    def use(self, keys: Sequence[int], tick: int) -> list[Known]:
+        """Note the use of `keys`; what of them was known, the deepest last."""
         run, depth = self._root, 0
         path: list[Run] = []
         known: list[Known] = []
@@ -69,7 +80,7 @@ class RunTree:
             run.tick = tick
             self._by_use[run] = None
             self._by_use.move_to_end(run)
-        return known, new
+        return known
 
     def _grow(self, run: Run, new: Sequence[int], path: list[Run]) -> None:
         self._size += len(new)
@@ -88,42 +99,38 @@ class RunTree:
         upper.children[run.keys[0]] = run
         return upper
 
-    def drop_oldest(self, count: int) -> list[int]:
-        """Take out the `count` keys used least recently, of one use the deepest first."""
-        dropped: list[int] = []
+    def drop_oldest(self, count: int) -> int:
+        """Take out the keys used least recently, of one use the deepest; how many it took."""
+        before = self._size
         while count > 0 and self._by_use:
             run = next(iter(self._by_use))
             if len(run.keys) <= count:
                 count -= len(run.keys)
-                dropped += self._take_out(run)
+                self._take_out(run)
             else:
-                dropped += run.keys[-count:]
                 del run.keys[-count:]
+                self._size -= count
                 break
-        self._size -= len(dropped)
-        return dropped
+        return before - self._size
 
-    def drop_used_until(self, tick: int) -> list[int]:
-        """Take out what was not used after `tick`."""
-        dropped: list[int] = []
+    def drop_used_until(self, tick: int) -> int:
+        """Take out what was not used after `tick`; how many keys that were."""
+        before = self._size
         while self._by_use and (run := next(iter(self._by_use))).tick <= tick:
-            dropped += self._take_out(run)
-        self._size -= len(dropped)
-        return dropped
+            self._take_out(run)
+        return before - self._size
 
-    def _take_out(self, run: Run) -> list[int]:
+    def _take_out(self, run: Run) -> None:
         del self._by_use[run]
+        self._size -= len(run.keys)
         if run.parent is not None:
             del run.parent.children[run.keys[0]]
-        return run.keys
 
-    def clear(self) -> list[int]:
+    def clear(self) -> None:
         """Take everything out."""
-        dropped = [key for run in self._by_use for key in run.keys]
         self._root.children.clear()
         self._by_use.clear()
         self._size = 0
-        return dropped
 
 
 def _shared(run: Sequence[int], keys: Sequence[int], start: int) -> int:

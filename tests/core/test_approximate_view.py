@@ -1,7 +1,6 @@
 """What is guessed of an engine without events."""
 
 from lodestar_router.core.approximate_view import ApproximateView
-from lodestar_router.core.key_table import KeyTable
 from tests.core.kv_samples import BLOCK, prompt_of, tokens
 
 
@@ -9,8 +8,7 @@ class Guess:
     """A view, and prompts sent to it by their tokens."""
 
     def __init__(self, bound_blocks: int = 100) -> None:
-        self.table = KeyTable()
-        self.view = ApproximateView(self.table, bound_blocks)
+        self.view = ApproximateView(bound_blocks)
 
     def send(self, token_ids: list[int], reported_blocks: int | None = None) -> None:
         prompt = prompt_of(token_ids)
@@ -19,8 +17,7 @@ class Guess:
             self.view.correct(prompt, reported_blocks, prompt.reusable_blocks(BLOCK)[0])
 
     def depth(self, token_ids: list[int]) -> int:
-        [(_, blocks)] = self.table.leading(prompt_of(token_ids).keys(BLOCK)[0], self.view.bit)
-        return blocks
+        return self.view.depth(prompt_of(token_ids).keys(BLOCK)[0])
 
 
 OLD, NEW, NEWEST = tokens(4, extra=1), tokens(4, seed=1, extra=1), tokens(4, seed=2, extra=1)
@@ -45,7 +42,6 @@ def test_the_bound_drops_the_least_recently_used_from_its_end() -> None:
 
     assert (guess.depth(OLD), guess.depth(NEW), guess.depth(NEWEST)) == (4, 2, 4)
     assert guess.view.blocks == 10
-    assert len(guess.table) == 10
 
 
 def test_a_shortfall_drops_all_that_was_used_no_later() -> None:
@@ -89,10 +85,10 @@ def test_a_first_sight_says_nothing_about_trust() -> None:
     assert guess.view.trusted
 
 
-def test_clearing_leaves_nothing_in_the_table() -> None:
+def test_clearing_leaves_nothing() -> None:
     guess = Guess()
     guess.send(OLD)
 
     guess.view.clear()
 
-    assert (guess.view.blocks, len(guess.table)) == (0, 0)
+    assert (guess.view.blocks, guess.depth(OLD)) == (0, 0)
