@@ -26,7 +26,7 @@ _METRICS = b"""\
 vllm:num_requests_running{model_name="tiny"} 0.0
 vllm:num_requests_waiting{model_name="tiny"} 0.0
 vllm:kv_cache_usage_perc{model_name="tiny"} 0.0
-vllm:cache_config_info{block_size="16",enable_prefix_caching="True",num_gpu_blocks="32768"} 1.0
+vllm:cache_config_info{block_size="16",enable_prefix_caching="True",num_gpu_blocks="65536"} 1.0
 """
 
 
