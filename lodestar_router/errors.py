@@ -7,9 +7,10 @@
     │   └── TooLargeError      413
     ├── NoCandidateError       503  every engine was filtered out
     └── EngineError                502  the engine failed before its first byte
+        ├── StaleConnectionError   502  perhaps nothing reached it
         ├── EngineUnreachableError 502  no connection: nothing was sent to it
         ├── EngineProtocolError    502  what it said is no HTTP, or breaks its own framing
-        ├── EngineRefusedError     503  it answered that it cannot take the request now
+        ├── EngineRefusedError     503  its status says that another one should be asked
         └── EngineTimeoutError     504
             └── DeadlineError      504  the request's own time is over
 
@@ -79,6 +80,12 @@ class EngineError(RouterError):
     cause: ClassVar[str] = "closed"
 
 
+class StaleConnectionError(EngineError):
+    """A kept-alive connection closed before a byte of the answer: perhaps it was closed already."""
+
+    cause = "stale"
+
+
 class EngineUnreachableError(EngineError):
     """No connection to the engine could be opened, so it was sent nothing."""
 
@@ -92,7 +99,7 @@ class EngineProtocolError(EngineError):
 
 
 class EngineRefusedError(EngineError):
-    """The engine answered 502, 503 or 429: it did not take the request."""
+    """The engine answered with a status that another engine may improve on."""
 
     status_hint = 503
     code = "engine_overloaded"

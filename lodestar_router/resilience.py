@@ -30,6 +30,7 @@ def retries_of(config: Config, metrics: Metrics) -> Retries:
     """Which requests are sent to another engine."""
     return Retries(
         limit=config.retries,
+        statuses=config.retry_statuses,
         budget=RetryBudget(config.retry_budget_ratio),
         rng=Random(config.seed),
         metrics=metrics,

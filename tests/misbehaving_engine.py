@@ -30,6 +30,8 @@ class Exchange:
 
     async def send(self, *parts: bytes) -> None:
         for part in parts:
+            if self.writer.is_closing():
+                raise ConnectionResetError
             self.writer.write(part)
             await self.writer.drain()
 

@@ -109,6 +109,13 @@ def percent(low: float, high: float) -> Convert:
     return lambda raw: check(raw) / 100
 
 
+def statuses(raw: object) -> frozenset[int]:
+    """HTTP statuses of errors, from a list or text with commas."""
+    check = whole(400, 599)
+    items = raw if isinstance(raw, list) else [raw] if raw != "" else []
+    return frozenset(check(status) for item in items for status in str(item).split(","))
+
+
 def switch(raw: object) -> bool:
     """True or false."""
     word = str(raw).strip().lower()

@@ -41,6 +41,7 @@ class Config(DiscoveryConfig):
     port: int  # 0: a free one
     max_body_bytes: int
     retries: int
+    retry_statuses: frozenset[int]
     retry_budget_ratio: float
     resend_unanswered: bool
     circuit_failures: int  # 0: circuits never open

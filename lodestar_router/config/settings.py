@@ -81,6 +81,13 @@ SETTINGS: Final = (
         "spread a request that kills engines. Engines that accept no connection do not count",
     ),
     Setting(
+        name="retry-statuses", field="retry_statuses", group=_FAULTS, metavar="STATUS", many=True,
+        convert=to.statuses, default="429,502,503",
+        help="answers that send a request to another engine, 429 only with Retry-After; with 500 "
+        "also the requests that wait at a vLLM whose engine core dies, and those whose own fault "
+        "it is",
+    ),
+    Setting(
         name="retry-budget", field="retry_budget_ratio", group=_FAULTS, metavar="PERCENT",
         convert=to.percent(0, 100), default="10",
         help="retries per hundred requests, over time; what they may add to the load when every "

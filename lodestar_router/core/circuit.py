@@ -97,18 +97,17 @@ class Circuit:
             self.state, self._probe_at_s = CircuitState.HALF_OPEN, now_s
         return self._epoch
 
-    def succeeded(self, sent: int, now_s: float) -> None:
-        """Its first token came, or its answer is whole."""
-        if self.state in (CircuitState.CLOSED, CircuitState.RESTING):
-            if sent == self._epoch:
-                self._in_a_row = 0
-        elif sent == self._epoch or self._tripped:
+    def alive(self, sent: int, now_s: float) -> None:
+        """The request's first token came: enough to be sent more, not to be forgiven."""
+        if self.state in (CircuitState.OPEN, CircuitState.HALF_OPEN) and (
+            sent == self._epoch or self._tripped
+        ):
             self._close(now_s)
 
     def ended(self, sent: int, now_s: float, failure: str | None) -> None:
         """The request ended: None if well, else what was wrong with the engine."""
         if failure is None:
-            self.succeeded(sent, now_s)
+            self.alive(sent, now_s)
         if sent != self._epoch:
             return
         if self.state in (CircuitState.CLOSED, CircuitState.RESTING):
@@ -145,6 +144,7 @@ class Circuit:
             self._window_from_s, self._ended, self._failed = now_s, 0, 0
         self._ended += 1
         if failure is None:
+            self._in_a_row = 0
             return
         self._failed += 1
         self._in_a_row += 1

@@ -198,12 +198,14 @@ class EngineWatch:
             try:
                 if self._probe_due:
                     models_at_s = -inf  # until a probe succeeds
-                if self._clock() - models_at_s > settings.models_every_s:
-                    await self._probe()
-                    models_at_s = self._clock()
-                if self._health_due or self._clock() - health_at_s > settings.health_every_s:
-                    await self._look_healthy(settings.probe_timeout_s)
-                    health_at_s = self._clock()
+                now_s = self._clock()
+                if not timeouts:  # a silent engine is asked the cheapest question only
+                    if now_s - models_at_s > settings.models_every_s:
+                        await self._probe()
+                        models_at_s = health_at_s = self._clock()
+                    if self._health_due or now_s - health_at_s > settings.health_every_s:
+                        await self._look_healthy(settings.metrics_timeout_s)
+                        health_at_s = self._clock()
                 await self._read_metrics()
                 answered_at_s, timeouts = self._clock(), 0
             except EngineTimeoutError as error:

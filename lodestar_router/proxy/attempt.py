@@ -35,6 +35,7 @@ class Attempt:
 
     Args:
         number: 1 for the first engine that is asked.
+        refusals: statuses that another engine may improve on.
         may_move: whether another engine shall be asked when this one refuses; pays for it.
     """
 
@@ -52,8 +53,10 @@ class Attempt:
         feedback: Feedback,
         metrics: Metrics,
         clock: Callable[[], float],
+        refusals: frozenset[int],
         may_move: Callable[[EngineRefusedError], bool],
     ) -> None:
+        self.refusals = refusals
         self._request = request
         self._decision = decision
         self._prompt = prompt
@@ -121,7 +124,7 @@ class Attempt:
         now_s = self._clock()
         self._ttft_s = now_s - self._request.now_s
         self._metrics.first_token(self._decision, self._ttft_s)
-        self._circuit.succeeded(self._sent, now_s)
+        self._circuit.alive(self._sent, now_s)
         self._observe(None)
 
     def end(

@@ -172,6 +172,7 @@ class Dispatcher:
             feedback=self._feedback,
             metrics=self._metrics,
             clock=self._clock,
+            refusals=self._retries.statuses,
             may_move=lambda refusal: self._may_move(passage, refusal, engine_id),
         )
         ending = Ending.FAILED

@@ -17,8 +17,8 @@ from typing import cast
 
 import httptools
 
-from lodestar_router.core.sse import EVENT_END, FirstTokenScanner
-from lodestar_router.errors import EngineError, EngineProtocolError
+from lodestar_router.core.sse import EVENT_END, FirstTokenScanner, failure_in
+from lodestar_router.errors import EngineError, EngineProtocolError, StaleConnectionError
 from lodestar_router.proxy.answer_reader import HEAD_BYTES, AnswerReader
 from lodestar_router.proxy.client_connection import ClientConnection
 from lodestar_router.proxy.deadlines import Patience, Stopwatch
@@ -30,8 +30,6 @@ from lodestar_router.proxy.messages import client_head
 # it both grow to megabytes. 16 MB/s at 2 ms to the engine is more than any answer needs.
 _RECEIVE_BUFFER_BYTES = 32_768
 _TAIL_BYTES = 4096  # kept of the last read while a slow client holds up the next
-
-_REFUSALS = frozenset({429, 502, 503})
 
 
 class EngineConnection(asyncio.Protocol):
@@ -130,7 +128,7 @@ class EngineConnection(asyncio.Protocol):
             # vLLM sends a stream's head at once and its body with the first token: until
             # then another engine can still answer, so the client is sent nothing.
             if reader.head_complete and (body or reader.complete):
-                if not self._accepted(reader):
+                if not self._accepted(reader, body):
                     return
                 self._before, self._last = self._last, data
                 self._relay_head(reader, client, body)
@@ -150,11 +148,14 @@ class EngineConnection(asyncio.Protocol):
         else:
             self._plain = self._head is None and self._scanner is None and not self._unframe
 
-    def _accepted(self, reader: AnswerReader) -> bool:
+    def _accepted(self, reader: AnswerReader, body: bytes) -> bool:
         """False if the engine refused and another one is asked in its place."""
-        if reader.status not in _REFUSALS:
+        status = reader.status
+        if status == 200 and body.startswith(b'data: {"error"'):
+            status = failure_in(body) or 200  # vLLM had sent its head when it failed
+        if status not in self._observer.refusals:
             return True
-        refusal = self._observer.on_refused(reader.status, reader.retry_after)
+        refusal = self._observer.on_refused(status, reader.retry_after)
         if refusal is None:
             return True
         if reader.complete and reader.keep_alive and not self.closed:
@@ -186,10 +187,12 @@ class EngineConnection(asyncio.Protocol):
         client, reader = self._client, self._reader
         if client is not None:
             if not reader.until_close or exc is not None:
-                self.fail(EngineError("the engine closed the connection"))
+                stale = self.used and self._head == b""
+                kind = StaleConnectionError if stale else EngineError
+                self.fail(kind("the engine closed the connection"))
             elif self._head is None:
                 self._finish(reader)
-            elif self._accepted(reader):  # its body is empty
+            elif self._accepted(reader, b""):  # its body is empty
                 self._relay_head(reader, client, b"")
                 self._finish(reader)
         self._on_closed(self)
@@ -217,11 +220,6 @@ class EngineConnection(asyncio.Protocol):
     def answering(self) -> bool:
         """Whether bytes of the answer have gone to the client."""
         return self._client is not None and self._head is None
-
-    @property
-    def received_any(self) -> bool:
-        """Whether the engine sent a byte in this exchange."""
-        return self._head is None or bool(self._head)
 
     @property
     def completed(self) -> bool:

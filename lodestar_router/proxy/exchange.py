@@ -9,8 +9,10 @@ from lodestar_router.errors import EngineError, EngineRefusedError
 class ExchangeObserver(Protocol):
     """Who wants to know how an exchange goes."""
 
+    refusals: frozenset[int]  # statuses to be asked about, before anything is relayed
+
     def on_refused(self, status: int, retry_after: bytes) -> EngineRefusedError | None:
-        """The engine answered 502, 503 or 429; an error if another engine shall be asked."""
+        """The engine answered one of `refusals`; an error if another engine shall be asked."""
 
     def on_head(self, status: int) -> list[bytes]:
         """The answer is on its way; returns header lines to add to the client's head."""

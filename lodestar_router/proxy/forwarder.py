@@ -12,14 +12,14 @@ from lodestar_router.core.types import EngineId, RoutedRequest
 from lodestar_router.errors import (
     DeadlineError,
     EngineError,
-    EngineTimeoutError,
     EngineUnreachableError,
+    StaleConnectionError,
 )
 from lodestar_router.proxy.client_connection import ClientConnection
 from lodestar_router.proxy.deadlines import Patience
 from lodestar_router.proxy.engine_connection import EngineConnection
 from lodestar_router.proxy.engine_pool import EnginePool
-from lodestar_router.proxy.exchange import Answer, BrokenAnswerError, ExchangeObserver
+from lodestar_router.proxy.exchange import Answer, ExchangeObserver
 from lodestar_router.proxy.messages import Request, engine_request
 
 
@@ -72,19 +72,19 @@ class Forwarder:
         while True:
             if connection is None:
                 connection = await self._connect(pool, engine_id, patience)
-            used = connection.used
             try:
                 return await self._carry(
                     pool, connection, wire, routed, request, client, patience, observer
                 )
-            except DeadlineError:
-                raise
-            except EngineError as error:
-                again = self._resend and used and not connection.received_any
-                if isinstance(error, (BrokenAnswerError, EngineTimeoutError)) or not again:
-                    self._on_trouble(engine_id)
+            except StaleConnectionError:
+                if not self._resend:
                     raise
                 connection = None
+            except DeadlineError:
+                raise
+            except EngineError:
+                self._on_trouble(engine_id)
+                raise
 
     async def _connect(
         self, pool: EnginePool, engine_id: EngineId, patience: Patience

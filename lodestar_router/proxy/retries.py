@@ -5,7 +5,7 @@ Only before the first byte of the answer, and never to an engine that had it:
     failure                                engine may have begun   paid from the budget
     no connection                          no                      no: nobody had work from it
     connection closed, answer malformed    yes                     yes
-    502, 503, or 429 with Retry-After      no                      yes
+    502, 503, or 429 with Retry-After      no                      yes (statuses are a setting)
     no answer in time                      yes, still at it        never retried
 
 Inference has no effect but its cost, so what an engine may have begun can be
@@ -26,8 +26,17 @@ _JITTER_S = 0.1  # doubles with each retry of a request
 class Retries:
     """The rule, with the budget of the whole router."""
 
-    def __init__(self, *, limit: int, budget: RetryBudget, rng: Random, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        *,
+        limit: int,
+        statuses: frozenset[int],
+        budget: RetryBudget,
+        rng: Random,
+        metrics: Metrics,
+    ) -> None:
         self._limit = limit
+        self.statuses = statuses
         self.budget = budget
         self._rng = rng
         self._metrics = metrics

@@ -8,7 +8,12 @@ more of a hurry than the operator, proves nothing; nor does a refusal for load.
 from dataclasses import dataclass
 
 from lodestar_router.core.sse import failure_in
-from lodestar_router.errors import DeadlineError, EngineError, EngineTimeoutError
+from lodestar_router.errors import (
+    DeadlineError,
+    EngineError,
+    EngineTimeoutError,
+    StaleConnectionError,
+)
 from lodestar_router.proxy.exchange import Answer, BrokenAnswerError
 
 _FAILED_STATUSES = frozenset({500, 502, 503, 504})
@@ -46,7 +51,9 @@ def verdict_on(answer: Answer | None, error: EngineError | None, *, hurried: boo
 def _on_error(error: EngineError, *, hurried: bool) -> Verdict:
     broken = isinstance(error, BrokenAnswerError)
     root = error.broken_by if isinstance(error, BrokenAnswerError) else error
-    if isinstance(root, DeadlineError) or (hurried and isinstance(root, EngineTimeoutError)):
+    if isinstance(root, (DeadlineError, StaleConnectionError)) or (
+        hurried and isinstance(root, EngineTimeoutError)
+    ):
         return Verdict(cause=root.cause, broken=broken, proves_nothing=True)
     return Verdict(str(root), root.cause, broken)
 

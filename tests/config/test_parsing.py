@@ -20,6 +20,7 @@ EVERY_SETTING = {
     "port": "9000",
     "max-body-mib": "8",
     "retries": "3",
+    "retry-statuses": "500,503",
     "retry-budget": "5",
     "resend-unanswered": "true",
     "circuit-failures": "8",
@@ -86,6 +87,7 @@ def check_every_setting(config: Config) -> None:
     assert (config.host, config.port) == ("127.0.0.1", 9000)
     assert config.max_body_bytes == 8 * 1024 * 1024
     assert (config.retries, config.retry_budget_ratio, config.resend_unanswered) == (3, 0.05, True)
+    assert config.retry_statuses == {500, 503}
     assert (config.circuit_failures, config.circuit_open_s) == (8, 0.5)
     assert (config.hang_timeout_s, config.max_request_timeout_s) == (12.0, 60.0)
     assert (config.connect_timeout_s, config.first_byte_timeout_s) == (1.5, 2.0)

@@ -34,6 +34,14 @@ NO_ENGINES = (
             [*ENGINES, "--port", "80.5"],
             "--port: must be a whole number from 0 to 65535, not '80.5'",
         ),
+        (
+            [*ENGINES, "--retry-statuses", "200"],
+            "--retry-statuses: must be a whole number from 400 to 599, not '200'",
+        ),
+        (
+            [*ENGINES, "--retry-budget", "101"],
+            "--retry-budget: must be a number from 0 to 100, not '101'",
+        ),
         ([*ENGINES, "--retries", "11"], "--retries: must be a whole number from 0 to 10, not '11'"),
         (
             [*ENGINES, "--metrics-interval", "0"],

@@ -42,6 +42,17 @@ def test_failures_in_a_row_open_it_and_a_success_starts_the_count_again() -> Non
     }
 
 
+def test_first_tokens_forgive_nothing() -> None:
+    circuit = Circuit(SETTINGS)
+
+    for _ in range(3):  # every stream begins well and breaks
+        sent = circuit.sent(0.0)
+        circuit.alive(sent, 0.1)
+        circuit.ended(sent, 0.2, "closed")
+
+    assert circuit.state == "open"
+
+
 @pytest.mark.parametrize(("every", "opens"), [(2, True), (3, False)])
 def test_half_of_the_requests_failing_opens_it_without_a_row(every: int, opens: bool) -> None:
     circuit = Circuit(SETTINGS)
@@ -76,7 +87,7 @@ def test_probe_that_succeeds_closes_it_at_its_first_token() -> None:
     circuit = opened()
 
     probe = circuit.sent(2.0)
-    circuit.succeeded(probe, 2.3)
+    circuit.alive(probe, 2.3)
 
     assert circuit.clear
     circuit.ended(probe, 9.0, None)  # the end of its stream changes nothing
@@ -158,7 +169,7 @@ def test_any_sign_of_life_closes_what_silence_opened() -> None:
     circuit.trip("no token for 30 s", 30.0)
     assert not circuit.admits(31.0)
 
-    circuit.succeeded(waiting, 31.0)
+    circuit.alive(waiting, 31.0)
 
     assert circuit.admits(31.0)
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -107,6 +107,7 @@ async def edge_before(
     timeouts: Timeouts = TIMEOUTS,
     limits: Limits | None = None,
     circuits: CircuitSettings = USUAL,
+    retry_also: Sequence[int] = (),
     retry_ratio: float = 0.1,
     retry_burst: float = BURST,
     resend: bool = False,
@@ -136,7 +137,13 @@ async def edge_before(
             resend=resend,
         ),
         timeouts=timeouts,
-        retries=Retries(limit=1, budget=budget, rng=Random(0), metrics=metrics),
+        retries=Retries(
+            limit=1,
+            statuses=frozenset({429, 502, 503, *retry_also}),
+            budget=budget,
+            rng=Random(0),
+            metrics=metrics,
+        ),
         feedback=recorder,
         metrics=metrics,
         clock=time.monotonic,

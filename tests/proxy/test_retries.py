@@ -12,6 +12,7 @@ from tests.misbehaving_engine import (
     answers,
     closes_kept_alive,
     event,
+    fails_in_its_stream,
     resets,
     says_garbage,
     sends_too_much,
@@ -81,6 +82,19 @@ async def test_other_statuses_are_the_clients(status: int, headers: tuple[str, .
     assert other.posts == []
 
 
+@pytest.mark.parametrize("behave", [answers(500), fails_in_its_stream])
+async def test_statuses_that_are_retried_are_a_setting(behave: Behave) -> None:
+    dying, other = await MisbehavingEngine(behave).start(), await MisbehavingEngine(well).start()
+    async with edge_before(dying, other, retry_also=[500]) as edge:
+        reply = await edge.ask(stream=True)
+
+        assert (reply.status, reply.headers["x-lodestar-engine"]) == (200, "e1")
+        assert reply.body.endswith(b"data: [DONE]\n\n")
+        assert edge.counted("engine_failures", engine="e0", cause="status_500", broken="no") == 1
+    await dying.stop()
+    await other.stop()
+
+
 async def test_refusal_without_another_engine_passes_as_it_is() -> None:
     engine = await MisbehavingEngine(answers(503, "retry-after: 7")).start()
     async with edge_before(engine) as edge:
@@ -146,6 +160,8 @@ async def test_engine_that_closes_a_kept_alive_connection_may_have_begun() -> No
     engine = await MisbehavingEngine(closes_kept_alive).start()
     async with edge_before(engine) as edge:
         assert [(await edge.ask()).status for _ in range(2)] == [200, 502]
+        assert edge.counted("engine_failures", engine="e0", cause="stale", broken="no") == 1
+        assert edge.circuit().describe(0.0)["failures_in_a_row"] == 0
 
     await engine.stop()
     assert len(engine.posts) == 2  # and was not asked a third time
