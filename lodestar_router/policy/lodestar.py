@@ -97,7 +97,8 @@ class LodestarPolicy:
         """What `choose` would choose; nothing is sent yet.
 
         Args:
-            with_residual: false for g = 0, as without a trusted model.
+            with_residual: false for g = 0, as without a trusted model, and no exploring:
+                the steady policy that the learned one falls back to.
         """
         model = self._model
         predicted = predict(model, request, candidates, with_residual=with_residual)
@@ -117,7 +118,8 @@ class LodestarPolicy:
             forecast=forecast,
         )
         costs = objective_costs(goal, prospects)
-        picked = pick(request, candidates, costs, self._exploration, self._rng)
+        exploration = self._exploration if with_residual else NO_EXPLORATION
+        picked = pick(request, candidates, costs, exploration, self._rng)
         return Decision(
             policy=self.name,
             candidates=tuple(candidates),

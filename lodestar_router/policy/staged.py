@@ -7,6 +7,8 @@ The hash makes the arm a property of the request: a retry stays in its arm, and
 several routers agree. Either way a Decision holds the learned policy's vectors
 and predictions for every candidate, so that its row of the engine really chosen
 is trained on, and `other` holds what the policy that did not steer would have done.
+The reason is `fallback` where it steered and the learned policy would have gone
+elsewhere.
 
 In       requests, as any policy.
 Out      Decision with `arm`; `propensity` is that within its arm.

@@ -10,6 +10,7 @@ from lodestar_router.features.rates import work_tokens
 from lodestar_router.features.row import training_row
 from lodestar_router.policy.baselines import LeastRequest
 from lodestar_router.policy.lodestar import LodestarPolicy
+from lodestar_router.policy.pick import Exploration
 from lodestar_router.policy.staged import StagedPolicy, learned_in
 from tests.factories import candidate, load, request
 from tests.features.models import model
@@ -92,6 +93,16 @@ def test_without_a_named_fallback_the_base_with_its_price_steers() -> None:
     assert decision.other is not None
     assert decision.other.engine_id == "b"
     assert decision.residuals is not None, "the learned policy's own prediction is kept"
+
+
+def test_the_base_never_explores() -> None:
+    learned = LodestarPolicy(Random(0), exploration=Exploration(share=1.0, max_extra_s=9.0))
+    near = [candidate("a", cached_prefix_tokens=100), candidate("b")]
+
+    decisions = [StagedPolicy(learned, share=0.0).choose(request(), near) for _ in range(20)]
+
+    assert {(decision.engine_id, decision.propensity) for decision in decisions} == {("a", 1.0)}
+    assert {d.other.engine_id for d in decisions if d.other is not None} == {"a", "b"}
 
 
 def test_the_price_counts_what_was_really_sent() -> None:
