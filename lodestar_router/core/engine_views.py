@@ -96,9 +96,10 @@ class EngineViews:
         """The worst over its ranks."""
         if not self._prefix_caching:
             return PrefixViewKind.NONE
-        kinds = [view.kind for view in self.ranks.values()]
-        if kinds.count(PrefixViewKind.NONE) < len(kinds):  # as `has_events`
-            return max(kinds, key=_BEST_FIRST.index)
+        if self.ranks:
+            kinds = [view.kind for view in self.ranks.values()]
+            if kinds.count(PrefixViewKind.NONE) < len(kinds):  # as `has_events`
+                return kinds[0] if len(kinds) == 1 else max(kinds, key=_BEST_FIRST.index)
         if self.approximate and self.routed.trusted:
             return PrefixViewKind.APPROXIMATE
         return PrefixViewKind.NONE

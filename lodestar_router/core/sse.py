@@ -10,7 +10,8 @@ vllm/entrypoints/openai/chat_completion at v0.32.0). `vllm bench serve` counts T
 """
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 # vLLM sends an event per token and ends each like this; text cannot forge it, JSON escapes it.
 EVENT_END = b"\n\n"
@@ -22,12 +23,9 @@ _FIRST_TOKEN = re.compile(
     rb'"choices"\s*:\s*\[\s*\{'
     rb'|"type"\s*:\s*"(?:content_block_delta|response\.[a-z_.]+\.delta)"'
 )
-# Inside a JSON string the quotes would be escaped, so text cannot forge these.
-_PROMPT_TOKENS = re.compile(rb'"prompt_tokens"\s*:\s*(\d+)')
-_CACHED_TOKENS = re.compile(rb'"cached_tokens"\s*:\s*(\d+)')
+_COUNT = re.compile(rb"\s*:\s*(\d+)")
 # vLLM ends a stream that failed with such an event (create_streaming_error_response).
 _FAILED = re.compile(rb'data:\s*\{"error"\s*:\s*\{[^\n]*"code"\s*:\s*"?(\d+)')
-_COMPLETION_TOKENS = re.compile(rb'"completion_tokens"\s*:\s*(\d+)')
 
 
 class FirstTokenScanner:
@@ -60,8 +58,7 @@ def failure_in(tail: bytes) -> int | None:
     return int(failed[1]) if failed else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+class Usage(Struct, frozen=True, kw_only=True):
     """The engine's own count; None where it was not reported."""
 
     prompt_tokens: int
@@ -74,13 +71,20 @@ def usage_in(tail: bytes) -> Usage | None:
     start = tail.rfind(b'"usage"')
     if start < 0:
         return None
-    prompt = _PROMPT_TOKENS.search(tail, start)
-    if prompt is None:
+    prompt_tokens = _count(tail, b'"prompt_tokens"', start)
+    if prompt_tokens is None:
         return None
-    completion = _COMPLETION_TOKENS.search(tail, start)
-    cached = _CACHED_TOKENS.search(tail, start)
     return Usage(
-        prompt_tokens=int(prompt[1]),
-        completion_tokens=int(completion[1]) if completion else None,
-        cached_tokens=int(cached[1]) if cached else None,
+        prompt_tokens=prompt_tokens,
+        completion_tokens=_count(tail, b'"completion_tokens"', start),
+        cached_tokens=_count(tail, b'"cached_tokens"', start),
     )
+
+
+def _count(tail: bytes, name: bytes, start: int) -> int | None:
+    """The number behind a name in quotes, which text cannot forge: JSON escapes its quotes."""
+    while (found := tail.find(name, start)) >= 0:
+        start = found + len(name)
+        if (count := _COUNT.match(tail, start)) is not None:
+            return int(count[1])
+    return None

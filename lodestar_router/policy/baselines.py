@@ -54,17 +54,19 @@ class RoundRobin:
 
     def choose(self, request: RoutedRequest, candidates: Sequence[Candidate]) -> Decision:
         engine_ids = [c.engine.engine_id for c in candidates]
-        last_turns = [self._last_turn.get((request.model, e), 0) for e in engine_ids]
-        ranks = list(zip(last_turns, engine_ids, strict=True))
-        line = sorted(range(len(candidates)), key=ranks.__getitem__)
+        model, last_turn = request.model, self._last_turn
+        line = sorted(
+            [(last_turn.get((model, e), 0), e, index) for index, e in enumerate(engine_ids)]
+        )
         costs = [0.0] * len(candidates)
-        for place, index in enumerate(line):
+        for place, (_, _, index) in enumerate(line):
             costs[index] = float(place)
-        self._take_turn(request.model, engine_ids[line[0]])
+        _, engine_id, chosen = line[0]
+        self._take_turn(model, engine_id)
         return Decision(
             policy=self.name,
             candidates=tuple(candidates),
-            chosen=line[0],
+            chosen=chosen,
             costs=costs,
             reason="only" if len(candidates) == 1 else "turn",
         )

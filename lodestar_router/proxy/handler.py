@@ -112,8 +112,10 @@ class RouteHandler:
             if body is not None:
                 body["model"] = model
         goal = goal_for(request.headers, self._goal)
-        self._fleet.usable(head.model, self._clock())  # fail before the work of tokenizing
-        prompt = None if body is None else await self._prompt(request.path, head.model, body)
+        prompt: Prompt | None = None
+        if body is not None:
+            self._fleet.usable(head.model, self._clock())  # fail before the work of tokenizing
+            prompt = await self._prompt(request.path, head.model, body)
         if client.gone:
             return
         routed = RoutedRequest(
