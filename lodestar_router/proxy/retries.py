@@ -5,7 +5,8 @@ Only before the first byte of the answer, and never to an engine that had it:
     failure                                engine may have begun   paid from the budget
     no connection                          no                      no: nobody had work from it
     connection closed, answer malformed    yes                     yes
-    502, 503, or 429 with Retry-After      no                      yes (statuses are a setting)
+    503, or 429 with Retry-After           no                      yes (statuses are a setting)
+    502                                    yes                     yes
     no answer in time                      yes, still at it        never retried
 
 Inference has no effect but its cost, so what an engine may have begun can be

@@ -16,7 +16,8 @@ from lodestar_router.errors import (
 )
 from lodestar_router.proxy.exchange import Answer, BrokenAnswerError
 
-_FAILED_STATUSES = frozenset({500, 502, 503, 504})
+_FAILED_STATUSES = frozenset({500, 502, 504})
+_QUEUE_FULL_S = 1.0  # some requests will have left the queue by then
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,14 @@ def _on_error(error: EngineError, *, hurried: bool) -> Verdict:
 
 
 def verdict_on_refusal(status: int, retry_after: bytes) -> Verdict:
-    """Of a 502, 503 or 429; an engine that names a time is overloaded, not broken."""
+    """Of an answer that may send the request elsewhere.
+
+    503 and 429 are load, not a fault: vLLM answers 503, without Retry-After, when its
+    queue is full (check_admission of vllm/v1/engine/async_llm.py at v0.32.0).
+    """
     rest_s = float(retry_after) if retry_after.isdigit() else 0.0
+    if status == 503:
+        rest_s = rest_s or _QUEUE_FULL_S
     if rest_s or status == 429:
         return Verdict(cause="refused", proves_nothing=True, rest_s=rest_s)
     return Verdict(f"it answered {status}", f"status_{status}")

@@ -82,9 +82,7 @@ async def test_engine_that_says_it_is_not_healthy_is_down_and_costs_no_inference
         assert it.engine.posts == []
 
 
-async def test_engine_that_accepts_and_never_answers_is_down_and_its_waiting_requests_move() -> (
-    None
-):
+async def test_engine_that_never_answers_is_down_and_its_waiting_requests_move() -> None:
     async with watched() as it:
         it.engine.silent = True
 

@@ -28,7 +28,7 @@ FOR_GOOD = CircuitSettings(failures_in_a_row=3, open_s=60.0)
 
 @pytest.mark.parametrize(
     "behave",
-    [resets, says_garbage, answers(500), answers(503), sends_too_little, fails_in_its_stream],
+    [resets, says_garbage, answers(500), answers(502), sends_too_little, fails_in_its_stream],
 )
 async def test_engine_whose_inference_fails_is_left_alone(behave: Behave) -> None:
     broken, other = await MisbehavingEngine(behave).start(), await MisbehavingEngine(well).start()
@@ -115,9 +115,10 @@ async def test_open_circuits_of_all_engines_refuse_nobody() -> None:
         await engine.stop()
 
 
-async def test_engine_that_asks_for_a_pause_gets_it() -> None:
+@pytest.mark.parametrize("headers", [("retry-after: 20",), ()])
+async def test_engine_that_is_full_gets_a_pause(headers: tuple[str, ...]) -> None:
     busy, other = (
-        await MisbehavingEngine(answers(503, "retry-after: 20")).start(),
+        await MisbehavingEngine(answers(503, *headers)).start(),
         await MisbehavingEngine(well).start(),
     )
     async with edge_before(busy, other) as edge:
@@ -127,7 +128,7 @@ async def test_engine_that_asks_for_a_pause_gets_it() -> None:
         assert edge.circuit().opened_total == 0
     await busy.stop()
     await other.stop()
-    assert len(busy.posts) == 1
+    assert len(busy.posts) <= 2
 
 
 async def test_engine_that_hangs_with_streams_waiting_gets_no_more() -> None:

@@ -34,7 +34,7 @@ async def sends_a_head_and_resets(exchange: Exchange) -> None:
         pytest.param(sends_a_head_and_resets, Ending.FAILED, "closed", id="reset-after-head"),
         pytest.param(says_garbage, Ending.FAILED, "protocol", id="not-http"),
         pytest.param(sends_too_much, Ending.FAILED, "protocol", id="two-answers"),
-        pytest.param(answers(503), Ending.REJECTED, "status_503", id="503"),
+        pytest.param(answers(503), Ending.REJECTED, "refused", id="503"),
         pytest.param(answers(502), Ending.REJECTED, "status_502", id="502"),
         pytest.param(answers(503, "retry-after: 3"), Ending.REJECTED, "refused", id="503-later"),
         pytest.param(answers(429, "retry-after: 3"), Ending.REJECTED, "refused", id="429-later"),
@@ -117,7 +117,7 @@ async def test_last_refusal_is_what_the_client_gets() -> None:
 
 
 async def test_connection_of_a_refusal_is_used_again() -> None:
-    refuses = await MisbehavingEngine(answers(503)).start()
+    refuses = await MisbehavingEngine(answers(502)).start()
     other = await MisbehavingEngine(well).start()
     async with edge_before(refuses, other) as edge:
         for _ in range(4):

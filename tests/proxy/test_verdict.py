@@ -64,8 +64,9 @@ def test_client_that_left_proves_nothing() -> None:
 @pytest.mark.parametrize(
     ("status", "retry_after", "fails", "rest_s"),
     [
-        (503, b"", True, 0.0),
+        (503, b"", False, 1.0),
         (502, b"soon", True, 0.0),
+        (500, b"", True, 0.0),
         (503, b"5", False, 5.0),
         (429, b"5", False, 5.0),
         (429, b"", False, 0.0),
