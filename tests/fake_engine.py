@@ -1,12 +1,9 @@
-"""An engine that answers like vLLM as far as the router looks, and breaks on request.
+"""An engine that answers like vLLM as far as the router looks; tests.misbehaving_engine breaks.
 
 `behaviour` picks what a POST does:
 
     answer      JSON, or SSE with `tokens` chunks `gap_s` apart
     reset       cut the connection before any byte
-    head_only   send a stream's head, then cut the connection
-    break       cut the connection after the first chunk
-    hang        accept the request and never answer
     error       answer 500 with an error object
     until_close answer without a length, ended by closing
 """
@@ -106,8 +103,6 @@ class FakeEngine:
         if self.behaviour == "error":
             return web.json_response({"error": {"message": "no"}}, status=500)
         try:
-            if self.behaviour == "hang":
-                await asyncio.sleep(3600)
             parsed = json.loads(body)
             if self.behaviour == "until_close":
                 return await self._until_close(request)
@@ -133,19 +128,9 @@ class FakeEngine:
         answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         answer.enable_chunked_encoding()
         await answer.prepare(request)
-        if self.behaviour == "head_only":
-            await asyncio.sleep(0.05)
-            assert request.transport is not None
-            request.transport.abort()
-            return answer
         for number in range(self.tokens):
             event = {"choices": [{"index": 0, "delta": {"content": f"t{number}"}}]}
             await answer.write(b"data: " + json.dumps(event).encode() + b"\n\n")
-            if self.behaviour == "break":
-                await asyncio.sleep(0.02)
-                assert request.transport is not None
-                request.transport.abort()
-                return answer
             await asyncio.sleep(self.gap_s)
         last = {"choices": [], "usage": self._usage()}
         usage = b"data: " + json.dumps(last).encode() + b"\n\n" if self.reports_usage else b""

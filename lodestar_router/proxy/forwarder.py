@@ -12,6 +12,7 @@ from lodestar_router.core.types import EngineId, RoutedRequest
 from lodestar_router.errors import (
     DeadlineError,
     EngineError,
+    EngineRefusedError,
     EngineUnreachableError,
     StaleConnectionError,
 )
@@ -80,8 +81,8 @@ class Forwarder:
                 if not self._resend:
                     raise
                 connection = None
-            except DeadlineError:
-                raise
+            except (DeadlineError, EngineRefusedError):
+                raise  # nothing is wrong with the engine
             except EngineError:
                 self._on_trouble(engine_id)
                 raise

@@ -51,6 +51,7 @@ async def test_what_fails_before_its_first_byte_is_answered_by_another_engine(
         assert reply.headers["x-lodestar-attempts"] == "2"
         assert reply.body.endswith(b"data: [DONE]\n\n")
         assert edge.recorder.outcomes[0].ending is ending
+        assert edge.troubled == ([EngineId("e0")] if ending is Ending.FAILED else [])
         assert edge.counted("engine_failures", engine="e0", cause=cause, broken="no") == 1
         assert edge.recorder.decisions[1].excluded == {EngineId("e0"): "failed this request"}
         assert edge.inflight() == 0
