@@ -56,9 +56,9 @@ def _lodestar_paper(rng: Random) -> Policy:
 
 
 def _lodestar_paper_early(rng: Random) -> Policy:
-    from perf.routing.policies.paper_lodestar import MIN_NEW_LABELS, PaperLodestar
+    from perf.routing.policies.paper_lodestar import PaperLodestarEarly
 
-    return PaperLodestar(rng, min_labels=MIN_NEW_LABELS)
+    return PaperLodestarEarly(rng)
 
 
 def _variant(class_name: str) -> PolicyFactory:

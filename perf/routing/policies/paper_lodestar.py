@@ -178,6 +178,15 @@ class PaperLodestar:
         self._model = model
 
 
+class PaperLodestarEarly(PaperLodestar):
+    """The same, with its first round as soon as a round's worth of labels is there."""
+
+    name: ClassVar[str] = "lodestar_paper_early"
+
+    def __init__(self, rng: Random) -> None:
+        super().__init__(rng, min_labels=MIN_NEW_LABELS)
+
+
 def _generated_tokens(simulation: Simulation, engine_id: EngineId) -> int:
     return sum(sequence.output_tokens for sequence in simulation.engine_model(engine_id).running())
 
