@@ -106,7 +106,7 @@ class Circuit:
 
     def ended(self, sent: int, now_s: float, failure: str | None) -> None:
         """The request ended: None if well, else what was wrong with the engine."""
-        if failure is None:
+        if failure is None and not self.clear:
             self.alive(sent, now_s)
         if sent != self._epoch:
             return

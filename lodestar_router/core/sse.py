@@ -25,6 +25,7 @@ _FIRST_TOKEN = re.compile(
 )
 _COUNT = re.compile(rb"\s*:\s*(\d+)")
 # vLLM ends a stream that failed with such an event (create_streaming_error_response).
+_ERROR_BYTES = 2048  # the last of a stream, where it would be
 _FAILED = re.compile(rb'data:\s*\{"error"\s*:\s*\{[^\n]*"code"\s*:\s*"?(\d+)')
 
 
@@ -53,8 +54,9 @@ class FirstTokenScanner:
 
 def failure_in(tail: bytes) -> int | None:
     """The status of the error event that a stream ended with; None if it ended well."""
-    start = tail.rfind(b'{"error"')
-    failed = _FAILED.search(tail, max(start - 8, 0)) if start >= 0 else None
+    end = max(len(tail) - _ERROR_BYTES, 0)
+    start = tail.find(b'data: {"error"', end)
+    failed = _FAILED.search(tail, start) if start >= 0 else None
     return int(failed[1]) if failed else None
 
 

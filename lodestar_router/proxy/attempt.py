@@ -65,7 +65,7 @@ class Attempt:
         self._reservation = reservation
         self._index = index
         self._circuit = circuit
-        self._sent = circuit.sent(clock())
+        self._sent = circuit.sent(request.now_s)
         self._feedback = feedback
         self._metrics = metrics
         self._clock = clock

@@ -13,7 +13,7 @@ A client may shorten or lengthen its own, up to the operator's limit, with
 `x-request-timeout` (total), `x-first-byte-timeout` and `x-idle-timeout`, in seconds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -61,30 +61,39 @@ class Patience(Struct, frozen=True, kw_only=True):
     wished: bool = False  # by the client: missing them is no fault of the engine
 
 
-def patience_for(
-    headers: Sequence[Header], timeouts: Timeouts, *, received_at_s: float, stream: bool
-) -> Patience:
-    """The operator's limits with the client's own wishes.
+class Patiences:
+    """Who may wait how long: the operator's limits with each client's own wishes."""
 
-    Raises:
-        RequestError: a wish is no positive number of seconds.
-    """
-    total_s, first_byte_s, idle_s = timeouts.total_s, timeouts.first_byte_s, timeouts.idle_s
-    wishes = {
-        name: _seconds(name, value, timeouts.client_max_s)
-        for name, value in headers
-        if name in _HEADERS
-    }
-    if wishes:
-        total_s = wishes.get(_TOTAL, total_s)
-        idle_s = wishes.get(_IDLE, idle_s)
-        if _FIRST_BYTE in wishes:
-            first_byte_s = wishes[_FIRST_BYTE]
-        elif first_byte_s and not stream:  # such an answer comes whole, at its end
-            first_byte_s = max(first_byte_s, total_s)
+    def __init__(self, timeouts: Timeouts) -> None:
+        self._timeouts = timeouts
+        self._usual = _patience(timeouts, {}, received_at_s=0.0, stream=True)
+
+    def of(self, headers: Sequence[Header], *, received_at_s: float, stream: bool) -> Patience:
+        """That of one request.
+
+        Raises:
+            RequestError: a wish is no positive number of seconds.
+        """
+        wishes: dict[bytes, float] = {}
+        for name, value in headers:
+            if name in _HEADERS:
+                wishes[name] = _seconds(name, value, self._timeouts.client_max_s)
+        if not wishes and self._usual.ends_at_s == inf:
+            return self._usual
+        return _patience(self._timeouts, wishes, received_at_s=received_at_s, stream=stream)
+
+
+def _patience(
+    timeouts: Timeouts, wishes: Mapping[bytes, float], *, received_at_s: float, stream: bool
+) -> Patience:
+    total_s = wishes.get(_TOTAL, timeouts.total_s)
+    first_byte_s = wishes.get(_FIRST_BYTE, timeouts.first_byte_s)
+    # An answer that is not streamed comes whole, at its end.
+    if _TOTAL in wishes and _FIRST_BYTE not in wishes and first_byte_s and not stream:
+        first_byte_s = max(first_byte_s, total_s)
     return Patience(
         first_byte_s=first_byte_s or inf,
-        idle_s=idle_s or inf,
+        idle_s=wishes.get(_IDLE, timeouts.idle_s) or inf,
         ends_at_s=received_at_s + (total_s or inf),
         head_s=timeouts.head_s or inf,
         wished=bool(wishes),

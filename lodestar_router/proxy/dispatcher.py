@@ -7,7 +7,8 @@ of the same instant, is decided on counts that include this one.
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+from msgspec import Struct
 
 from lodestar_router.core.blocks import Prompt
 from lodestar_router.core.fleet import Fleet
@@ -22,7 +23,7 @@ from lodestar_router.errors import (
 from lodestar_router.policy.base import Policy
 from lodestar_router.proxy.attempt import Attempt, Feedback
 from lodestar_router.proxy.client_connection import ClientConnection
-from lodestar_router.proxy.deadlines import Patience, Timeouts, patience_for
+from lodestar_router.proxy.deadlines import Patience, Patiences, Timeouts
 from lodestar_router.proxy.exchange import Answer, BrokenAnswerError
 from lodestar_router.proxy.forwarder import Forwarder
 from lodestar_router.proxy.messages import Request
@@ -32,8 +33,7 @@ from lodestar_router.proxy.retries import Retries
 _logger = logging.getLogger(__name__)
 
 
-@dataclass(slots=True, eq=False)
-class _Passage:
+class _Passage(Struct, eq=False):
     """One request on its way through the engines that are tried."""
 
     routed: RoutedRequest
@@ -41,7 +41,7 @@ class _Passage:
     request: Request
     client: ClientConnection
     patience: Patience
-    failed: dict[EngineId, EngineError] = field(default_factory=dict)
+    failed: dict[EngineId, EngineError] = {}  # msgspec makes each its own
     paid: int = 0  # retries taken from the budget
 
 
@@ -65,7 +65,7 @@ class Dispatcher:
         self._index = index
         self.policy = policy
         self._forwarder = forwarder
-        self._timeouts = timeouts
+        self._patiences = Patiences(timeouts)
         self._retries = retries
         self._feedback = feedback
         self._metrics = metrics
@@ -85,11 +85,8 @@ class Dispatcher:
             ModelNotFoundError, NoCandidateError: no engine can serve it.
             EngineError: the engines that were tried failed before their first byte.
         """
-        patience = patience_for(
-            request.headers,
-            self._timeouts,
-            received_at_s=request.received_at_s,
-            stream=routed.stream,
+        patience = self._patiences.of(
+            request.headers, received_at_s=request.received_at_s, stream=routed.stream
         )
         self._retries.budget.request()
         passage = _Passage(routed, prompt, request, client, patience)
@@ -149,7 +146,7 @@ class Dispatcher:
             for engine_id in engine_ids
         ]
         decision = self.policy.choose(routed, candidates)
-        if fleet.troubled or passage.failed:
+        if passage.failed or (len(states) < len(fleet) and fleet.troubled):
             excluded = fleet.why_not(routed.model, engine_ids, passage.failed)
             decision = replace(decision, excluded=excluded)
         return decision

@@ -4,14 +4,14 @@ from math import inf
 
 import pytest
 
-from lodestar_router.proxy.deadlines import Patience, Stopwatch, Timeouts, patience_for
+from lodestar_router.proxy.deadlines import Patience, Patiences, Stopwatch, Timeouts
 from lodestar_router.proxy.messages import Header
 
 OPERATORS = Timeouts(connect_s=1.0, first_byte_s=600.0, idle_s=300.0, total_s=0.0)
 
 
 def patience(*headers: Header, stream: bool = True, timeouts: Timeouts = OPERATORS) -> Patience:
-    return patience_for(headers, timeouts, received_at_s=100.0, stream=stream)
+    return Patiences(timeouts).of(headers, received_at_s=100.0, stream=stream)
 
 
 def test_without_wishes_the_operators_limits_hold() -> None:
@@ -39,6 +39,13 @@ def test_wishes(
     assert (given.first_byte_s, given.idle_s) == (first_byte_s, idle_s)
     assert given.ends_at_s == ends_at_s
     assert given.wished
+
+
+def test_the_operators_total_counts_from_the_arrival() -> None:
+    given = patience(timeouts=Timeouts(connect_s=1.0, first_byte_s=0.0, idle_s=0.0, total_s=9.0))
+
+    assert given.ends_at_s == 109.0
+    assert not given.wished
 
 
 def test_no_limit_of_the_operator_stays_none_unless_wished() -> None:
