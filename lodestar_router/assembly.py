@@ -26,6 +26,7 @@ from lodestar_router.discovery.sources import sources_of
 from lodestar_router.engine_parts import EngineParts
 from lodestar_router.engine_set import EngineSet
 from lodestar_router.engines.api import EngineApi
+from lodestar_router.engines.health_checks import HealthChecks
 from lodestar_router.engines.watch import EngineWatch
 from lodestar_router.errors import ConfigError
 from lodestar_router.features.residual_tracker import ResidualTracker
@@ -41,6 +42,7 @@ from lodestar_router.proxy.metrics import GaugeRow, Metrics
 from lodestar_router.proxy.server import Server
 from lodestar_router.reload import Reloader
 from lodestar_router.resilience import circuits_of, retries_of
+from lodestar_router.static_checks import checks_of
 from lodestar_router.steering import Steering
 from lodestar_router.tasks import cancel, spawn
 from lodestar_router.tokenizers import Tokenizers
@@ -96,6 +98,7 @@ class Router:
             make_pool=self.parts.pool,
         )
         self.discovery = Discovery(self._apply_engines)
+        self._checks = HealthChecks(self.watches.get)
         self.fleet.complete = False
 
     @property
@@ -120,6 +123,7 @@ class Router:
         port = await server.start(config.host, config.port)
         self._server = server
         self.steering.start()
+        await self._checks.use(checks_of(config))
         if config.dynamic_config is not None:
             self._follower = spawn(
                 self._reloader.follow(config.dynamic_config), name="dynamic configuration"
@@ -147,6 +151,7 @@ class Router:
             self.parts.config = before
             raise
         self._config = config
+        await self._checks.use(checks_of(config))
         changes = changed(before, config)
         if any(name.startswith(("routing-", "policy-")) for name in changes):
             self.steering.change(config)
@@ -279,6 +284,7 @@ class Router:
         if server is not None:
             await server.stop(drain_s)
         await cancel(self._follower)
+        await self._checks.stop()
         await self.discovery.stop()
         await self.engines.stop()
         await self.steering.stop()

@@ -30,6 +30,7 @@ from lodestar_router.tasks import cancel, spawn
 
 _logger = logging.getLogger(__name__)
 
+_END_S = 5.0  # closing a few sockets
 DISCOVERY = "discovery"  # who holds an engine that is not ready
 
 
@@ -76,7 +77,11 @@ class EngineSet:
         ]
         ended = [self._remove(engine_id) for engine_id in gone]
         # Nothing of an engine's feeds may come after its successor at the address is added.
-        await cancel(*ended)
+        try:
+            async with asyncio.timeout(_END_S):
+                await cancel(*ended)
+        except TimeoutError:
+            _logger.warning("the watches of engines that left have not ended: %s", gone)
         for engine_id, engine in wanted.items():
             before = self._running.get(engine_id)
             if before is None:

@@ -2,7 +2,8 @@
 
 A fleet may only mix engines under a name if any of them may answer for it. The
 `root` of vLLM's model card tells what was loaded; two roots under one name are
-taken for a mistake unless the operator says otherwise.
+taken for a mistake unless the operator says otherwise. Adapters are not compared: their
+roots are paths on the engine, and a new version is rolled out engine by engine.
 """
 
 from collections.abc import Sequence
@@ -42,7 +43,7 @@ class ModelIdentity:
     def _conflict(self, engine_id: EngineId, cards: Sequence[ModelCard]) -> str | None:
         if self._allow_mixed:
             return None
-        roots = {card["id"]: card.get("root") for card in cards}
+        roots = {card["id"]: card.get("root") for card in cards if not card.get("parent")}
         for other in self._fleet:
             # One that takes no new requests is on its way out, in a roll-out of another model say.
             if other.spec.engine_id == engine_id or other.holds:

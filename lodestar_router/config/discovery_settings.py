@@ -45,7 +45,7 @@ DISCOVERY_SETTINGS: Final = (
         name="k8s-watcher-timeout-seconds", field="k8s_watcher_timeout_s", group=_DISCOVERY,
         metavar="SECONDS", convert=to.seconds(0, 86_400), default="0",
         help="for how long the API server is asked to serve one watch, after which everything "
-        "is listed anew; 0 for 60",
+        "is listed anew; 0 for 60, at most 300",
     ),
     Setting(
         name="k8s-gpu-node-label", field="k8s_gpu_node_label", group=_DISCOVERY,

@@ -156,6 +156,12 @@ class Fleet:
         state.models = frozenset(card["id"] for card in cards)
         self._seen_models |= state.models
 
+    def withdraw(self, engine_id: EngineId, model: str) -> None:
+        """Send the engine nothing for `model` until it is marked up with it again."""
+        if (state := self._states.get(engine_id)) is not None:
+            state.cards = tuple(card for card in state.cards if card["id"] != model)
+            state.models -= {model}
+
     def mark_down(self, engine_id: EngineId, reason: str, now_s: float) -> None:
         """The engine cannot take requests; what it said of its load is void."""
         state = self._states.get(engine_id)

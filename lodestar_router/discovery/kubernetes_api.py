@@ -8,6 +8,7 @@ Errors   ApiError for whatever keeps an answer from coming, GoneError when the s
          no longer knows the version asked from, ConfigError without credentials.
 """
 
+import os
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -75,7 +76,11 @@ class KubernetesApi:
             load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         except ConfigException as in_cluster:
             try:
-                await load_kube_config(client_configuration=configuration)
+                await load_kube_config(
+                    os.environ.get("KUBECONFIG"),
+                    client_configuration=configuration,
+                    persist_config=False,
+                )
             except (ConfigException, OSError, ValueError, KeyError, TypeError) as error:
                 raise ConfigError(
                     f"no credentials for Kubernetes: {in_cluster}; kubeconfig: {error}"

@@ -51,7 +51,7 @@ class Timings:
     list_timeout_s: float = 15.0
     grace_s: float = 5.0  # beyond what the server was asked to serve, before it counts as dead
     backoff_s: float = 0.25  # doubles
-    max_backoff_s: float = 30.0
+    max_backoff_s: float = 10.0
     settled_s: float = 5.0  # a watch that lived so long was no failure
 
 

@@ -7,6 +7,9 @@ from lodestar_router.config import Config
 from lodestar_router.discovery.base import Source
 from lodestar_router.discovery.static import StaticSource
 
+# Whatever is asked for: a watch that hangs shows in nothing else.
+_RELIST_MAX_S = 300.0
+
 MakeSource = Callable[[], Awaitable[Source]]
 
 
@@ -37,7 +40,9 @@ def _kubernetes(config: Config) -> tuple[object, MakeSource]:
         label_selector=config.k8s_label_selector,
         port=config.k8s_port,
         gpu_node_label=config.k8s_gpu_node_label,
-        timings=Timings(relist_s=config.k8s_watcher_timeout_s or usual.relist_s),
+        timings=Timings(
+            relist_s=min(config.k8s_watcher_timeout_s, _RELIST_MAX_S) or usual.relist_s
+        ),
     )
 
     async def make() -> Source:

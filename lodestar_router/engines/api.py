@@ -106,6 +106,16 @@ class EngineApi:
             return tokens
         return None
 
+    async def try_out(
+        self, path: str, payload: dict[str, Any] | aiohttp.FormData, timeout_s: float
+    ) -> None:
+        """Have the engine compute an answer, and throw it away.
+
+        Raises:
+            EngineError: it did not.
+        """
+        await self._call("POST", path, timeout_s, payload)
+
     async def _json(
         self, method: str, path: str, timeout_s: float, payload: dict[str, Any] | None = None
     ) -> Any:
@@ -116,14 +126,20 @@ class EngineApi:
             raise EngineError(f"{self.spec.url}{path} is not JSON") from error
 
     async def _call(
-        self, method: str, path: str, timeout_s: float, payload: dict[str, Any] | None = None
+        self,
+        method: str,
+        path: str,
+        timeout_s: float,
+        payload: dict[str, Any] | aiohttp.FormData | None = None,
     ) -> bytes:
         url = self.spec.url + path
+        form = isinstance(payload, aiohttp.FormData)
         try:
             async with self._session.request(
                 method,
                 url,
-                json=payload,
+                json=None if form else payload,
+                data=payload if form else None,
                 headers=self._headers,
                 timeout=aiohttp.ClientTimeout(total=timeout_s),
             ) as answer:

@@ -21,6 +21,7 @@ from lodestar_router.core.types import EngineId, EngineLoad
 from lodestar_router.engines.api import EngineApi, NoEndpointError
 from lodestar_router.engines.feeds import EngineFeeds
 from lodestar_router.engines.metrics_text import MetricsReport, parse_metrics, to_load
+from lodestar_router.engines.served_models import ServedModels
 from lodestar_router.engines.watch_settings import WatchSettings
 from lodestar_router.errors import EngineError, EngineTimeoutError
 
@@ -78,6 +79,7 @@ class EngineWatch:
         self._start_time_s: float | None = None
         self._can_sleep = True  # until it shows that it has no sleep mode
         self.said_asleep = False  # somebody else says that it sleeps; its own word counts more
+        self._served = ServedModels()
         self.probed = asyncio.Event()  # set once the first probe has ended, well or not
         self.metrics_errors = 0
 
@@ -90,6 +92,15 @@ class EngineWatch:
         """What the engine serves may have changed: ask at once."""
         self._probe_due = True
         self._wake.set()
+
+    def judge(self, model: str, trouble: str) -> None:
+        """A model on this engine works, or does not: then nothing is sent to it here."""
+        if not trouble:
+            if self._served.unhealthy.pop(model, ""):
+                self.refresh()
+            return
+        self._served.unhealthy[model] = trouble
+        self._fleet.withdraw(self._id, model)
 
     def reconfigure(self, api: EngineApi) -> None:
         """The same engine has other feeds or another key."""
@@ -128,7 +139,7 @@ class EngineWatch:
         timeout_s = self._settings.probe_timeout_s
         state = self._fleet[self._id]
         await self._look_healthy(timeout_s)
-        cards = await self._cards(timeout_s)
+        cards = await self._served.read(self.api, state.spec.models, timeout_s)
         was_up = state.up
         if not was_up:
             state.version = await self.api.version(timeout_s)
@@ -147,24 +158,6 @@ class EngineWatch:
         if not was_up:
             _logger.info("engine %s is up: %s", self._id, [card["id"] for card in cards])
             await self._read_metrics()
-
-    async def _cards(self, timeout_s: float) -> list[ModelCard]:
-        """The models to send there: those declared, else all that the engine lists.
-
-        Raises:
-            EngineError: it does not answer.
-        """
-        declared = self._fleet[self._id].spec.models
-        try:
-            listed = await self.api.models(timeout_s)
-        except NoEndpointError:
-            if not declared:
-                raise
-            listed = []
-        if not declared:
-            return list(listed)
-        cards = {card["id"]: card for card in listed}
-        return [cards.get(model) or _declared_card(model) for model in declared]
 
     async def _look_healthy(self, timeout_s: float) -> None:
         """Ask /health, where there is one.
@@ -291,10 +284,8 @@ class EngineWatch:
 
     def describe(self) -> dict[str, Any]:
         """For /engines: the feeds and the trouble with them."""
-        return {**self.feeds.describe(), "metrics_errors": self.metrics_errors}
-
-
-def _declared_card(model: str) -> ModelCard:
-    """The card of a model that the operator declares and the engine does not list."""
-    return {"id": model, "object": "model", "created": 0, "owned_by": "vllm",
-            "root": None, "parent": None}  # fmt: skip
+        return {
+            **self.feeds.describe(),
+            "metrics_errors": self.metrics_errors,
+            "unhealthy_models": dict(self._served.unhealthy),
+        }
