@@ -46,7 +46,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     ),
     "proxy": (
         {"core", "config", "policy", "tokens", "proxy", "errors", "tasks", "__init__"},
-        {*ANY_STDLIB, "numpy", "aiohttp", "httptools", "msgspec", "prometheus_client"},
+        {*ANY_STDLIB, "numpy", "aiohttp", "httptools", "msgspec", "prometheus_client", "xxhash"},
     ),
     "emulator": (
         {"core", "config", "emulator", "engines", "errors", "tasks", "tokens"},

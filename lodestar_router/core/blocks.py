@@ -73,6 +73,14 @@ class Prompt:
         prompt.tokens_known = False
         return prompt
 
+    def again(self) -> "Prompt":
+        """The same content for another request; keys that one of them computed serve both."""
+        other = object.__new__(Prompt)
+        other._sequences, other._sizes = self._sequences, self._sizes
+        other._extras, other._keys = self._extras, self._keys
+        other.tokens, other.tokens_known = self.tokens, self.tokens_known
+        return other
+
     @property
     def is_single(self) -> bool:
         """Whether the prompt is one sequence, not a batch."""

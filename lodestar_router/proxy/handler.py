@@ -10,7 +10,6 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
 
 from msgspec import structs
 
@@ -24,7 +23,8 @@ from lodestar_router.proxy.dispatcher import Dispatcher
 from lodestar_router.proxy.goal_headers import goal_for
 from lodestar_router.proxy.messages import Request, error_body, error_response
 from lodestar_router.proxy.metrics import Metrics
-from lodestar_router.proxy.request_body import read_head, read_whole, with_model
+from lodestar_router.proxy.prompt_reader import PromptReader, Reading
+from lodestar_router.proxy.request_body import read_head, with_model
 from lodestar_router.tokens.service import TokenService
 
 _logger = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class RouteHandler:
         self.aliases = aliases  # of models
         self._fleet = fleet
         self._goal = goal
-        self._tokens = tokens
+        self._prompts = PromptReader(tokens, fleet)
         self._dispatcher = dispatcher
         self._metrics = metrics
         self._clock = clock
@@ -100,22 +100,21 @@ class RouteHandler:
         encoding = request.header(b"content-encoding")
         if encoding not in (None, b"identity"):
             raise RequestError("compressed request bodies are not supported")
-        body: dict[str, Any] | None = None
+        reading: Reading | None = None
         if request.path in _PROMPT_PATHS and self._dispatcher.policy.reads_prompt:
-            head, body = read_whole(request.body)
+            reading = self._prompts.begin(request.path, request.body)
+            head = reading.head
         else:
             head = read_head(request.body)
         model = self.aliases.get(head.model)
         if model is not None:
             head = structs.replace(head, model=model)
             request = structs.replace(request, body=with_model(request.body, model))
-            if body is not None:
-                body["model"] = model
         goal = goal_for(request.headers, self._goal)
         prompt: Prompt | None = None
-        if body is not None:
+        if reading is not None:
             self._fleet.usable(head.model, self._clock())  # fail before the work of tokenizing
-            prompt = await self._prompt(request.path, head.model, body)
+            prompt = await self._prompts.prompt(reading, head.model)
         if client.gone:
             return
         routed = RoutedRequest(
@@ -132,25 +131,6 @@ class RouteHandler:
             num_answers=head.num_answers,
         )
         await self._dispatcher.route(routed, prompt, request, client)
-
-    async def _prompt(self, path: str, model: str, body: dict[str, Any]) -> Prompt | None:
-        """The request's prompt, if it can be known."""
-        prompted = self._tokens.tokenize_now(path, body)
-        if prompted is None:
-            prompted = await self._tokens.tokenize(path, body)
-        if prompted is not None:
-            return Prompt(
-                prompted.sequences,
-                lora_name=self._lora_name(model),
-                cache_salt=prompted.cache_salt,
-            )
-        text = self._tokens.text_of(path, body)
-        return Prompt.from_text(text, lora_name=self._lora_name(model)) if text else None
-
-    def _lora_name(self, model: str) -> str | None:
-        """The adapter's name if the model is one: its card names a parent."""
-        card = self._fleet.card(model)
-        return model if card is not None and card.get("parent") else None
 
 
 def request_id_of(request: Request) -> str:

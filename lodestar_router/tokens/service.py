@@ -159,6 +159,10 @@ class TokenService:
         """End the threads once their present work is done."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
+    def tokenizer(self, model: str) -> Tokenizer | None:
+        """The one that is used for a model now."""
+        return self._tokenizer_of(model)
+
     def _tokenizer(self, body: Body) -> Tokenizer | None:
         model = body.get("model")
         return self._tokenizer_of(model) if isinstance(model, str) else None

@@ -78,6 +78,7 @@ class ChatTemplate:
         self.source = source
         self.variables = frozenset(meta.find_undeclared_variables(parsed))
         self.content_format: ContentFormat = detect(parsed)
+        self.reads_clock = "strftime_now" in source
         self.knows_developer = '"developer"' in source or "'developer'" in source
 
     def render(

@@ -56,6 +56,8 @@ class Tokenizer:
         self._content_format = content_format
         self._template_arguments = dict(template_arguments or {})
         self._around = _tokens_around(backend)
+        # Whether the same messages may give other ids at another time.
+        self.reads_clock = any(template.reads_clock for template in templates.values())
 
     @classmethod
     def load(
