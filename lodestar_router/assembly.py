@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from lodestar_router.config import Config
-from lodestar_router.config.live import changed, shown_live, taken_over
+from lodestar_router.config.live import changed, taken_over
 from lodestar_router.core.fleet import Fleet
 from lodestar_router.core.prefix_index import PrefixIndex
 from lodestar_router.core.types import EngineId
-from lodestar_router.describe import describe_engine, gauge_rows
+from lodestar_router.describe import describe_engine, describe_health, gauge_rows
 from lodestar_router.discovery.base import Discovered
 from lodestar_router.discovery.discovery import Discovery
 from lodestar_router.discovery.sources import sources_of
@@ -49,8 +49,6 @@ from lodestar_router.tokenizers import Tokenizers
 from lodestar_router.trainer.link import TrainerLink
 
 _logger = logging.getLogger(__name__)
-
-_FIRST_PROBES_S = 3.0  # then the router serves with the engines that have answered
 
 
 class Router:
@@ -119,7 +117,8 @@ class Router:
         await self.tokenizers.load_configured(config.tokenizers)
         await self.discovery.use(sources_of(config))
         server = self._make_server()
-        await self._first_probes()
+        named = [spec.engine_id for spec in config.engines]
+        await self.engines.first_probes(self.discovery.applied, named)
         port = await server.start(config.host, config.port)
         self._server = server
         self.steering.start()
@@ -218,28 +217,13 @@ class Router:
                 engines=self.describe_engines,
                 config=lambda: self._config.effective(),
                 decisions=feedback.log,
-                health=self._health,
+                health=lambda: describe_health(
+                    self._config, self._reloader.error, engines_known=not self.discovery.failed
+                ),
             ),
             pools=self.engines.pools,
             limits=Limits(body_bytes=config.max_body_bytes),
         )
-
-    async def _first_probes(self) -> None:
-        """Give every engine the chance to answer once.
-
-        Raises:
-            ConfigError: engines that the operator named contradict each other.
-        """
-        try:
-            async with asyncio.timeout(_FIRST_PROBES_S):
-                await self.discovery.applied.wait()
-                await self.engines.probed()
-        except TimeoutError:
-            _logger.warning("not all engines have answered yet; serving with those that have")
-        named = {spec.engine_id for spec in self._config.engines}
-        for engine_id, conflict in self._identity.conflicts.items():
-            if engine_id in named:
-                raise ConfigError(conflict)
 
     def describe_engines(self) -> list[dict[str, Any]]:
         """For GET /engines."""
@@ -249,19 +233,12 @@ class Router:
             for state in self.fleet
         ]
 
-    def _health(self) -> tuple[int, dict[str, Any]]:
-        """For GET /health: what production-stack's router says."""
-        if self.discovery.failed:
-            return 503, {"status": "Service discovery module is down."}
-        health: dict[str, Any] = {"status": "healthy"}
-        if self._config.dynamic_config is not None:
-            health["dynamic_config"] = shown_live(self._config)
-        if self._reloader.error:
-            health["dynamic_config_error"] = self._reloader.error
-        return 200, health
-
     def _gauges(self) -> Iterable[GaugeRow]:
-        return gauge_rows(self.fleet, self.index, self.trainer, self.served_model, self._clock())
+        now_s = self._clock()
+        yield from gauge_rows(self.fleet, self.index, self.trainer, self.served_model, now_s)
+        yield from self.discovery.gauges()
+        stale = float(bool(self._reloader.error))
+        yield "lodestar:config_stale", "1 if the newest settings cannot be applied.", {}, stale
 
     @property
     def engine_ids(self) -> list[EngineId]:

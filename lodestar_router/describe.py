@@ -1,9 +1,11 @@
-"""The router's state as plain values: for GET /engines and for the gauges of /metrics."""
+"""The router's state as plain values: for GET /engines, /health and the gauges of /metrics."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from lodestar_router.config import Config
+from lodestar_router.config.live import shown_live
 from lodestar_router.core.fleet import EngineState, Fleet
 from lodestar_router.core.prefix_index import PrefixIndex
 from lodestar_router.core.types import CircuitState, EngineId, PrefixViewKind
@@ -71,6 +73,25 @@ def describe_engine(
         ],
         "feeds": watches[engine_id].describe(),
     }
+
+
+def describe_health(
+    config: Config, config_error: str, *, engines_known: bool
+) -> tuple[int, dict[str, Any]]:
+    """(status, body) of GET /health, in the words of production-stack's router.
+
+    Args:
+        config_error: why the newest settings are not in force, "" if they are.
+        engines_known: False once nobody follows which engines there are.
+    """
+    if not engines_known:
+        return 503, {"status": "Service discovery module is down."}
+    health: dict[str, Any] = {"status": "healthy"}
+    if config.dynamic_config is not None:
+        health["dynamic_config"] = shown_live(config)
+    if config_error:
+        health["dynamic_config_error"] = config_error
+    return 200, health
 
 
 def gauge_rows(

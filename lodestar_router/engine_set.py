@@ -8,12 +8,12 @@
 In       apply(engines): the whole set that there should be.
 Out      fleet, prefix index, connection pools and watches, which it alone adds to.
 Cost     O(engines) per call; what must be waited for are tasks of our own that end.
-Errors   none.
+Errors   none but at the start: first_probes().
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from lodestar_router.core.fleet import Fleet
 from lodestar_router.core.prefix_index import PrefixIndex
@@ -21,6 +21,7 @@ from lodestar_router.core.types import EngineId, EngineSpec
 from lodestar_router.discovery.base import Discovered
 from lodestar_router.engines.api import EngineApi
 from lodestar_router.engines.watch import SLEEP, EngineWatch
+from lodestar_router.errors import ConfigError
 from lodestar_router.features.residual_tracker import ResidualTracker
 from lodestar_router.model_identity import ModelIdentity
 from lodestar_router.proxy.deadlines import SWEEP_S
@@ -30,6 +31,7 @@ from lodestar_router.tasks import cancel, spawn
 
 _logger = logging.getLogger(__name__)
 
+_FIRST_PROBES_S = 3.0  # then the router serves with the engines that have answered
 _END_S = 5.0  # closing a few sockets
 DISCOVERY = "discovery"  # who holds an engine that is not ready
 
@@ -91,11 +93,27 @@ class EngineSet:
         for engine_id in list(self._identity.conflicts):
             self.kick(engine_id)  # the other side of the conflict may just have left
 
-    async def probed(self) -> None:
-        """Wait until all engines that may take requests have been asked once."""
-        held = {state.spec.engine_id for state in self._fleet if state.holds}
-        watches = [watch for engine_id, watch in self.watches.items() if engine_id not in held]
-        await asyncio.gather(*(watch.probed.wait() for watch in watches))
+    async def first_probes(self, told: asyncio.Event, named: Collection[EngineId]) -> None:
+        """Give every engine that may take requests the chance to answer once.
+
+        Args:
+            told: set when the engines are known.
+            named: those that the operator named: there is somebody to read what is wrong.
+
+        Raises:
+            ConfigError: named engines contradict each other.
+        """
+        try:
+            async with asyncio.timeout(_FIRST_PROBES_S):
+                await told.wait()
+                held = {state.spec.engine_id for state in self._fleet if state.holds}
+                asked = [watch for engine, watch in self.watches.items() if engine not in held]
+                await asyncio.gather(*(watch.probed.wait() for watch in asked))
+        except TimeoutError:
+            _logger.warning("not all engines have answered yet; serving with those that have")
+        for engine_id, conflict in self._identity.conflicts.items():
+            if engine_id in named:
+                raise ConfigError(conflict)
 
     def hangs(self, pool: EnginePool, for_s: float, now_s: float) -> None:
         """Streams wait at an engine that sends no token to anybody."""

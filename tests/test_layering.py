@@ -62,7 +62,16 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {*ANY_STDLIB, "aiohttp", "zmq"},
     ),
     "engine_set": (
-        {"core", "discovery", "engines", "features", "model_identity", "proxy", "tasks"},
+        {
+            "core",
+            "discovery",
+            "engines",
+            "errors",
+            "features",
+            "model_identity",
+            "proxy",
+            "tasks",
+        },
         {*ANY_STDLIB},
     ),
     "resilience": ({"config", "core", "proxy"}, PURE_STDLIB),

@@ -4,7 +4,7 @@ A source tells the whole set that there is now, never a difference. Whoever appl
 compares it with what runs, so a missed message cannot leave an engine behind.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,6 +33,10 @@ class Source(Protocol):
 
     def current(self) -> Sequence[Discovered]:
         """All engines, ready or not; at most one per engine id."""
+        ...
+
+    def counters(self) -> Mapping[str, Mapping[str, int]]:
+        """What happened since the start, by what is followed; for /metrics."""
         ...
 
     async def run(self, changed: Callable[[], None]) -> None:

@@ -13,7 +13,7 @@ theirs: a source that cannot be reached takes no engine away.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lodestar_router.core.types import EngineId
@@ -55,6 +55,21 @@ class Discovery:
         """Whether a source follows nothing any more."""
         tasks = [running.task for running in self._sources if not running.ends]
         return any(task.done() for task in [*tasks, *([self._task] if self._task else [])])
+
+    def gauges(self) -> Iterator[tuple[str, str, dict[str, str], float]]:
+        """(name, help, labels, value) for /metrics."""
+        yield (
+            "lodestar:discovery_up",
+            "1 if every source of engines has told them and is followed.",
+            {},
+            float(self.synced and not self.failed),
+        )
+        for running in self._sources:
+            for resource, counts in running.source.counters().items():
+                for event, count in counts.items():
+                    labels = {"resource": resource, "event": event}
+                    help_text = "What happened to the mirror of a Kubernetes resource."
+                    yield "lodestar:discovery_events", help_text, labels, count
 
     async def use(self, sources: Sequence[tuple[object, Callable[[], Awaitable[Source]]]]) -> None:
         """Have exactly these (key, how to make it) from now on; equal keys run on.

@@ -13,8 +13,8 @@ alone needs more: get on nodes.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -64,6 +64,10 @@ class PodSource:
     def synced(self) -> bool:
         """Whether the pods were listed."""
         return self._pods.synced
+
+    def counters(self) -> Mapping[str, Mapping[str, int]]:
+        """Lists, watches, events and troubles."""
+        return _counters(self.reflectors)
 
     def current(self) -> Sequence[Discovered]:
         """One engine per address; of two pods at one, the ready or newer one."""
@@ -126,6 +130,10 @@ class ServiceSource:
         """Whether services and their endpoints were listed."""
         return self._services.synced and self._endpoints.synced
 
+    def counters(self) -> Mapping[str, Mapping[str, int]]:
+        """Lists, watches, events and troubles, of services and of endpoints."""
+        return _counters(self.reflectors)
+
     def current(self) -> Sequence[Discovered]:
         """One engine per service; held while nothing ready is behind it."""
         ready = dict(self._endpoints.items.values())
@@ -145,6 +153,10 @@ class ServiceSource:
         finally:
             await cancel(*tasks)
             await self._api.close()
+
+
+def _counters(reflectors: "Sequence[Reflector[Any]]") -> Mapping[str, Mapping[str, int]]:
+    return {str(reflector.resource): asdict(reflector.counters) for reflector in reflectors}
 
 
 def _behind(service: Discovered, addresses: str) -> Discovered:

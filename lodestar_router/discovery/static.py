@@ -1,6 +1,6 @@
 """Engines that the operator names."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from lodestar_router.core.types import EngineSpec
 from lodestar_router.discovery.base import Discovered
@@ -17,6 +17,10 @@ class StaticSource:
     def current(self) -> Sequence[Discovered]:
         """The engines in the order they were named."""
         return self._found
+
+    def counters(self) -> Mapping[str, Mapping[str, int]]:
+        """Nothing ever happens."""
+        return {}
 
     async def run(self, changed: Callable[[], None]) -> None:
         """Nothing ever changes."""

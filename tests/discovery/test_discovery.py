@@ -1,7 +1,7 @@
 """Sources in use: their union, and what happens when they are exchanged."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -29,6 +29,9 @@ class Told:
 
     def current(self) -> Sequence[Discovered]:
         return self.engines
+
+    def counters(self) -> Mapping[str, Mapping[str, int]]:
+        return {"pods": {"lists": 3}}
 
     async def run(self, changed: Callable[[], None]) -> None:
         self.changed = changed
@@ -188,3 +191,17 @@ async def test_wrong_description_is_said_once(caplog: pytest.LogCaptureFixture) 
         await until(lambda: applied.times == 2)
 
     assert [record.getMessage() for record in caplog.records].count("engine a: odd") == 1
+
+
+async def test_gauges_tell_whether_engines_are_known_and_what_happened() -> None:
+    async with discovering() as (discovery, _):
+        told = Told("a", synced=False)
+        await discovery.use([("told", maker(told))])
+        before = {name: value for name, _, _, value in discovery.gauges()}
+        told.synced = True
+
+        rows = {(name, *labels.values()): value for name, _, labels, value in discovery.gauges()}
+
+        assert before["lodestar:discovery_up"] == 0.0
+        assert rows[("lodestar:discovery_up",)] == 1.0
+        assert rows[("lodestar:discovery_events", "pods", "lists")] == 3
