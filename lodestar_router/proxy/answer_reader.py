@@ -71,8 +71,9 @@ class AnswerReader:
         self.reason += status
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header."""
-        self.headers.append((name.lower(), value))
+        """One header; trailers cross with the body."""
+        if not self.head_complete:
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """A head is whole: of the answer, or a 1xx in front of it."""

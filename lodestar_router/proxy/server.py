@@ -85,7 +85,12 @@ class Server:
         for pool in list(self._pools.values()):
             pool.sweep(now_s)
         for connection in list(self.connections):
-            if not connection.answering and now_s - connection.active_at_s > _KEEP_CLIENT_S:
+            idle_s = now_s - connection.active_at_s
+            if connection.answering or idle_s < _KEEP_CLIENT_S:
+                continue
+            if connection.gone and idle_s > 2 * _KEEP_CLIENT_S:
+                connection.abort()  # it never read the rest of its answer
+            else:
                 connection.close()
 
     async def stop(self, drain_s: float) -> None:
