@@ -2,7 +2,16 @@
 
 from random import Random
 
-from lodestar_router.core.types import Decision, Ending, EngineId, Outcome, replace
+import pytest
+
+from lodestar_router.core.types import (
+    Decision,
+    Ending,
+    EngineId,
+    Outcome,
+    RoutedRequest,
+    replace,
+)
 from lodestar_router.features.decoding import Decoding
 from lodestar_router.features.residual_tracker import ResidualTracker
 from lodestar_router.features.row import TrainingRow
@@ -13,59 +22,127 @@ from tests.factories import candidate, request
 A = EngineId("a")
 
 
-def decided() -> tuple[RouterFeedback, ResidualTracker, list[TrainingRow], Decision]:
-    rows: list[TrainingRow] = []
-    tracker = ResidualTracker()
-    feedback = RouterFeedback(tracker, rows.append, clock=lambda: 10.0)
-    decision = LodestarPolicy(Random(0)).choose(
-        request(prompt_tokens=1000), [candidate("a", inflight_prefill_tokens=500)]
-    )
-    feedback.decided(request(prompt_tokens=1000), decision)
-    return feedback, tracker, rows, decision
+ASKED = request(prompt_tokens=1000, now_s=10.0)
 
 
 def outcome(ending: Ending | None, ttft_s: float | None, waited_s: float = 2.0) -> Outcome:
     return Outcome(request_id="r", engine_id=A, ending=ending, ttft_s=ttft_s, waited_s=waited_s)
 
 
+class Scene:
+    """One request sent to engine a; time stands still until told."""
+
+    def __init__(self, asked: RoutedRequest = ASKED) -> None:
+        self.now_s = asked.now_s
+        self.rows: list[TrainingRow] = []
+        self.tracker = ResidualTracker()
+        self.feedback = RouterFeedback(self.tracker, self.rows.append, clock=lambda: self.now_s)
+        self.asked = asked
+        self.decision = self.decide(asked)
+
+    def decide(self, asked: RoutedRequest) -> Decision:
+        decision = LodestarPolicy(Random(0)).choose(
+            asked, [candidate("a", inflight_prefill_tokens=500)]
+        )
+        self.feedback.decided(asked, decision)
+        return decision
+
+    def observe(self, ending: Ending | None, ttft_s: float | None, waited_s: float = 2.0) -> None:
+        self.feedback.observed(self.asked, self.decision, outcome(ending, ttft_s, waited_s))
+
+    def pass_time(self, seconds: float) -> None:
+        """Another request comes so much later, to which nothing happens."""
+        self.now_s += seconds
+        self.decide(request(prompt_tokens=1, now_s=self.now_s, stream=False))
+
+
 def test_a_first_token_is_one_row_and_the_end_of_its_stream_none() -> None:
-    feedback, _, rows, decision = decided()
+    scene = Scene()
 
-    feedback.observed(request(prompt_tokens=1000), decision, outcome(None, 0.5))
-    feedback.observed(request(prompt_tokens=1000), decision, outcome(Ending.COMPLETED, 0.5))
+    scene.observe(None, 0.5)
+    scene.observe(Ending.COMPLETED, 0.5)
 
-    (row,) = rows
+    (row,) = scene.rows
     assert (row.ttft_s, row.censored, row.work_tokens) == (0.5, False, 1500)
-    assert decision.features is not None
-    assert (row.features == decision.features[0]).all()
+    assert scene.decision.features is not None
+    assert (row.features == scene.decision.features[0]).all()
 
 
-def test_a_request_cut_before_its_first_token_is_a_lower_bound() -> None:
-    feedback, tracker, rows, decision = decided()
+@pytest.mark.parametrize("ending", [Ending.CANCELLED, Ending.FAILED])
+def test_a_request_cut_before_its_first_token_is_a_lower_bound(ending: Ending) -> None:
+    scene = Scene()
 
-    feedback.observed(
-        request(prompt_tokens=1000), decision, outcome(Ending.CANCELLED, None, waited_s=7.0)
-    )
+    scene.observe(ending, None, waited_s=7.0)
 
-    (row,) = rows
+    (row,) = scene.rows
     assert (row.ttft_s, row.censored) == (7.0, True)
-    assert tracker.value(A, 10.0) == 0.0
+    assert scene.tracker.value(A, 10.0) > 0.0
+
+
+def test_a_bound_below_the_prediction_says_nothing_against_it() -> None:
+    scene = Scene()
+
+    scene.observe(Ending.CANCELLED, None, waited_s=0.001)
+
+    assert [row.censored for row in scene.rows] == [True]
+    assert scene.tracker.value(A, 10.0) == 0.0
+
+
+def test_a_request_that_hangs_is_a_bound_at_twice_its_prediction_and_each_doubling() -> None:
+    scene = Scene()
+    assert scene.decision.predicted_ttft_s is not None
+    predicted_s = float(scene.decision.predicted_ttft_s[0])
+
+    waited, corrections = [], []
+    for _ in range(200):
+        scene.pass_time(predicted_s / 10)
+        waited = [row.ttft_s / predicted_s for row in scene.rows if row.row_id == 1]
+        corrections.append(scene.tracker.value(A, scene.now_s))
+
+    assert waited == pytest.approx([2, 4, 8, 16], rel=0.1)
+    assert all(row.censored for row in scene.rows)
+    assert corrections[10] == 0.0
+    assert corrections[30] > 0.05
+    assert corrections[-1] > corrections[30]
+
+
+def test_a_label_ends_the_bounds_and_has_their_number() -> None:
+    scene = Scene()
+    scene.pass_time(5.0)
+
+    scene.observe(None, 5.5)
+    scene.pass_time(100.0)
+
+    of_it = [(row.ttft_s, row.censored) for row in scene.rows if row.row_id == 1]
+    assert of_it == [(5.0, True), (5.5, False)]
+
+
+@pytest.mark.parametrize("ending", [Ending.FAILED, Ending.CANCELLED, Ending.COMPLETED])
+def test_without_a_stream_time_waited_is_no_bound(ending: Ending) -> None:
+    """Its first token may have been made long before."""
+    scene = Scene(request(prompt_tokens=1000, now_s=10.0, stream=False))
+
+    scene.pass_time(60.0)
+    scene.observe(ending, None, waited_s=60.0)
+
+    assert [row for row in scene.rows if row.row_id == 1] == []
 
 
 def test_a_rejected_request_teaches_nothing() -> None:
-    feedback, _, rows, decision = decided()
+    scene = Scene()
 
-    feedback.observed(request(prompt_tokens=1000), decision, outcome(Ending.REJECTED, None))
+    scene.observe(Ending.REJECTED, None)
 
-    assert rows == []
+    assert scene.rows == []
+    assert scene.tracker.value(A, 10.0) == 0.0
 
 
 def test_the_log_explains_a_decision_and_what_became_of_it() -> None:
-    feedback, _, _, decision = decided()
+    scene = Scene()
 
-    before = feedback.log()
-    feedback.observed(request(prompt_tokens=1000), decision, outcome(Ending.COMPLETED, 0.5))
-    (after,) = feedback.log()
+    before = scene.feedback.log()
+    scene.observe(Ending.COMPLETED, 0.5)
+    (after,) = scene.feedback.log()
 
     assert before[0]["ending"] is None
     assert (after["ending"], after["ttft_s"], after["engine"]) == ("completed", 0.5, "a")
@@ -74,13 +151,16 @@ def test_the_log_explains_a_decision_and_what_became_of_it() -> None:
 
 def test_an_answer_is_followed_from_its_first_token_to_its_end() -> None:
     decoding = Decoding()
-    clock = iter([1.0, 1.0, 3.0, 3.0]).__next__
-    feedback = RouterFeedback(ResidualTracker(), lambda _: None, clock=clock, decoding=decoding)
+    now_s = 1.0
+    feedback = RouterFeedback(
+        ResidualTracker(), lambda _: None, clock=lambda: now_s, decoding=decoding
+    )
     asked, engines = request(prompt_tokens=1000), [candidate("a")]
     decision = LodestarPolicy(Random(0)).choose(asked, engines)
     feedback.decided(asked, decision)
 
     feedback.observed(asked, decision, outcome(None, 0.5))
+    now_s = 3.0
     feedback.observed(asked, decision, replace(outcome(Ending.COMPLETED, 0.5), output_tokens=51))
 
     alike = Decoding()

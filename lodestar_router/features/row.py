@@ -21,24 +21,28 @@ class TrainingRow:
     work_tokens: int  # uncached tokens ahead of the first token, own and pending
     gpu: str
     engine_id: EngineId  # for reports; never an input
-    ttft_s: float  # if `censored`, a lower bound: the request ended before its first token
+    ttft_s: float  # if `censored`, a lower bound: there was no first token until then
     censored: bool
     model_version: int | None
     predicted_ttft_s: float
     schema_version: int
+    row_id: int = 0  # a later row of the same number takes its place: a label that of its bound
 
 
-def training_row(decision: Decision, outcome: Outcome, work_tokens: int) -> TrainingRow | None:
+def training_row(
+    decision: Decision, outcome: Outcome, work_tokens: int, row_id: int = 0
+) -> TrainingRow | None:
     """Join a decision with its outcome; `work_tokens` is rates.work_tokens of the chosen one.
 
-    None for a policy without features, a request that ended on another engine
-    than the one chosen, and a rejection, whose speed says nothing about prefill.
+    An outcome without a first token gives a bound. None for a policy without features,
+    a request that ended on another engine than the one chosen, a rejection, whose speed
+    says nothing about prefill, and an end whose first token was not seen.
     """
     if decision.features is None or decision.predicted_ttft_s is None:
         return None
     if decision.schema_version is None or outcome.engine_id != decision.engine_id:
         return None
-    if outcome.ttft_s is None and outcome.ending in (None, Ending.REJECTED, Ending.COMPLETED):
+    if outcome.ttft_s is None and outcome.ending in (Ending.REJECTED, Ending.COMPLETED):
         return None
     chosen = decision.chosen
     return TrainingRow(
@@ -51,4 +55,5 @@ def training_row(decision: Decision, outcome: Outcome, work_tokens: int) -> Trai
         model_version=decision.model_version,
         predicted_ttft_s=float(decision.predicted_ttft_s[chosen]),
         schema_version=decision.schema_version,
+        row_id=row_id,
     )

@@ -1,12 +1,14 @@
 """The gradient of the net's loss, written out: a third of the time autograd takes.
 
     loss = mean over rows of Huber(g - y),  g = 2.5 * tanh(z)
-    d loss / d z = clip(g - y, -HUBER, HUBER) / rows * 2.5 * (1 - tanh(z)^2)
+    d loss / d z = clip(g - y, -HUBER, ceiling) / rows * 2.5 * (1 - tanh(z)^2)
 
-and from there back through the layers. For a net this small autograd's graph and
-allocations cost more than its arithmetic; here every buffer is made once.
+and from there back through the layers. `ceiling` is HUBER for a label and 0 for a
+lower bound: a prediction above its bound is as right as can be known. For a net this
+small autograd's graph and allocations cost more than its arithmetic; here every
+buffer is made once.
 
-In       x float32 [rows, features + 1], the last column ones; y float32 [rows].
+In       x float32 [rows, features + 1], the last column ones; y, ceiling float32 [rows].
 Out      the gradient as a vector shaped as ResidualNet.weights, overwritten by the
          next call.
 Cost     0.06 ms for 256 rows on one core.
@@ -36,11 +38,12 @@ class LossGradient:
         self._tanh = torch.empty(rows)
         self._error = torch.empty(rows)
 
-    def of(self, x: Tensor, y: Tensor) -> Tensor:
+    def of(self, x: Tensor, y: Tensor, ceiling: Tensor) -> Tensor:
         """The gradient of the mean loss on one batch."""
         self._forward(x)
         tanh, error = self._tanh, self._error
-        torch.mul(tanh, MAX_RESIDUAL, out=error).sub_(y).clamp_(-HUBER, HUBER)
+        torch.mul(tanh, MAX_RESIDUAL, out=error).sub_(y).clamp_min_(-HUBER)
+        torch.minimum(error, ceiling, out=error)
         tanh.square_().sub_(1.0).mul_(error).mul_(-MAX_RESIDUAL / len(y))  # d loss / d z, [rows]
         self._backward(x, tanh)
         return self.vector

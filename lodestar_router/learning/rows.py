@@ -16,6 +16,7 @@ from lodestar_router.features.row import TrainingRow
 from lodestar_router.features.schema import LOG_BASE, NUM_FEATURES
 
 FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
 Slots = npt.NDArray[np.intp]
 
 
@@ -26,6 +27,7 @@ class RowBatch:
     features: FloatMatrix  # [rows, features]
     work_tokens: FloatArray  # [rows]
     ttft_s: FloatArray  # [rows]
+    censored: BoolArray  # [rows], where ttft_s is a lower bound
     gpu: Slots  # [rows], index into gpus
     gpus: tuple[str, ...]
 
@@ -42,36 +44,43 @@ class RowBatch:
         features[:, LOG_BASE] = log_base
         return features, (np.log(self.ttft_s) - log_base).astype(np.float32)
 
+    def shortfall(self, error: FloatVector) -> FloatVector:
+        """ln(observed / predicted) with a prediction above a bound counting as right."""
+        return np.where(self.censored, np.maximum(error, 0.0), error)
+
 
 class RowTable:
     """A fixed number of slots, one row each; who holds which is the caller's affair."""
 
     def __init__(self, slots: int) -> None:
-        self._features: FloatMatrix = np.zeros((slots, NUM_FEATURES), dtype=np.float32)
-        self._work_tokens: FloatArray = np.zeros(slots)
-        self._ttft_s: FloatArray = np.zeros(slots)
-        self._censored: npt.NDArray[np.bool_] = np.zeros(slots, dtype=np.bool_)
-        self._gpu: Slots = np.zeros(slots, dtype=np.intp)
-        self._gpus: dict[str, int] = {}
+        self.features: FloatMatrix = np.zeros((slots, NUM_FEATURES), dtype=np.float32)
+        self.work_tokens: FloatArray = np.zeros(slots)
+        self.ttft_s: FloatArray = np.ones(slots)
+        self.censored: BoolArray = np.zeros(slots, dtype=np.bool_)
+        self.row_id: npt.NDArray[np.int64] = np.zeros(slots, dtype=np.int64)
+        self.gpu: Slots = np.zeros(slots, dtype=np.intp)
+        self.gpus: dict[str, int] = {}
 
     def put(self, slot: int, row: TrainingRow) -> None:
         """Write a row over whatever was there."""
-        self._features[slot] = row.features
-        self._work_tokens[slot] = row.work_tokens
-        self._ttft_s[slot] = row.ttft_s
-        self._censored[slot] = row.censored
-        self._gpu[slot] = self._gpus.setdefault(row.gpu, len(self._gpus))
+        self.features[slot] = row.features
+        self.work_tokens[slot] = row.work_tokens
+        self.ttft_s[slot] = row.ttft_s
+        self.censored[slot] = row.censored
+        self.row_id[slot] = row.row_id
+        self.gpu[slot] = self.gpus.setdefault(row.gpu, len(self.gpus))
 
     def labelled(self, slots: Slots) -> Slots:
         """Those of the slots whose row has a label and not a bound."""
-        return slots[~self._censored[slots]]
+        return slots[~self.censored[slots]]
 
     def take(self, slots: Slots) -> RowBatch:
         """The rows in these slots, in this order, as copies."""
         return RowBatch(
-            self._features[slots],
-            self._work_tokens[slots],
-            self._ttft_s[slots],
-            self._gpu[slots],
-            tuple(self._gpus),
+            self.features[slots],
+            self.work_tokens[slots],
+            self.ttft_s[slots],
+            self.censored[slots],
+            self.gpu[slots],
+            tuple(self.gpus),
         )

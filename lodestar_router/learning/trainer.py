@@ -16,7 +16,7 @@ Out      TrainReport and, unless kept, a PublishedModel.
 Cost     a round is bounded by `budget_s` of the clock; typically 0.1 s, one thread.
 Errors   none for odd rows: they are counted in `ignored_rows`.
 
-Censored rows are kept but not fitted: a bound needs a loss of its own.
+Censored rows are lower bounds: a prediction above one is right, fitted and judged so.
 """
 
 import math
@@ -40,7 +40,7 @@ from lodestar_router.learning.replay import ReplayBuffer
 from lodestar_router.learning.rows import RowBatch
 
 MIN_ROWS = 64  # fewer say little even about two rates
-_HOLDOUT_SHARE, _HOLDOUT_MIN, _HOLDOUT_MAX = 0.2, 16, 512  # newest rows, not fitted
+_HOLDOUT_SHARE, _HOLDOUT_MIN, _HOLDOUT_MAX = 0.2, 16, 128  # newest rows, not fitted
 _LIVE_ROWS = 512
 _REFUSALS_BEFORE_RESTART = 8  # rounds; a net that has gone astray goes back
 _RESUMED_ROWS = 1000.0  # weight of a loaded scaler against new rows
@@ -106,10 +106,9 @@ class Trainer:
         if not (usable and timed and np.isfinite(row.features).all()):
             self._ignored_rows += 1
             return
-        self._replay.add(row)
+        self._new_rows += self._replay.add(row)
         if row.censored:
             return
-        self._new_rows += 1
         log_ttft = math.log(row.ttft_s)
         if row.predicted_ttft_s > 0:
             self._live.append(
@@ -123,8 +122,8 @@ class Trainer:
         """One round on everything remembered."""
         started_s = self._clock()
         recent, older = self._replay.recent(), self._replay.older()
-        if len(recent) < MIN_ROWS:
-            return self._report("too_few_rows", started_s, rows=len(recent)), None
+        if (labelled := len(self._replay.labelled(recent))) < MIN_ROWS:
+            return self._report("too_few_rows", started_s, rows=labelled), None
         held = min(max(int(len(recent) * _HOLDOUT_SHARE), _HOLDOUT_MIN), _HOLDOUT_MAX)
         fitted = self._replay.take(np.concatenate([older, recent[:-held]]))
         holdout = self._replay.take(recent[-held:])
@@ -138,7 +137,10 @@ class Trainer:
         features, target = fitted.under(rates)
         until_s = started_s + self._budget_s
         steps = self._fit.learn(
-            scaler.standardise(features), target, lambda: self._clock() <= until_s
+            scaler.standardise(features),
+            target,
+            fitted.censored,
+            lambda: self._clock() <= until_s,
         )
         outcome, published, errors = self._decide(rates, scaler, holdout)
         if published is not None:
@@ -156,7 +158,7 @@ class Trainer:
         features, target = rows.under(served.rates)
         if served.trusted:
             target = target - served.residual(features)
-        return mean_of(target)
+        return mean_of(rows.shortfall(target))
 
     def _decide(
         self, rates: TtftRates, scaler: Scaler, holdout: RowBatch
@@ -170,8 +172,9 @@ class Trainer:
             layers=self._fit.net.export(),
             trusted=False,
         )
-        features, error_base = holdout.under(rates)
-        error = error_base - base.residual(features)
+        features, target = holdout.under(rates)
+        error_base = holdout.shortfall(target)
+        error = holdout.shortfall(target - base.residual(features))
         means = (mean_of(error), mean_of(error_base), self._served_error(holdout))
         if means[0] <= min(means[1:]):
             self._refusals = 0

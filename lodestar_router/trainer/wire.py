@@ -55,6 +55,7 @@ class _Row(msgspec.Struct, array_like=True, frozen=True):
     model_version: int | None
     predicted_ttft_s: float
     schema_version: int
+    row_id: int
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -103,6 +104,7 @@ def encode_rows(rows: Sequence[TrainingRow]) -> bytes:
                 row.model_version,
                 row.predicted_ttft_s,
                 row.schema_version,
+                row.row_id,
             )
             for row in rows
         ]
@@ -123,6 +125,7 @@ def decode_rows(payload: bytes) -> list[TrainingRow]:
                 model_version=row.model_version,
                 predicted_ttft_s=row.predicted_ttft_s,
                 schema_version=row.schema_version,
+                row_id=row.row_id,
             )
             for row in _rows_decoder.decode(payload)
         ]

@@ -56,6 +56,7 @@ def row(
     censored: bool = False,
     predicted_ttft_s: float = 0.25,
     schema_version: int = SCHEMA_VERSION,
+    row_id: int = 0,
 ) -> TrainingRow:
     """A row whose features are zero but for the base, unless given."""
     if features is None:
@@ -71,4 +72,5 @@ def row(
         model_version=None,
         predicted_ttft_s=predicted_ttft_s,
         schema_version=schema_version,
+        row_id=row_id,
     )

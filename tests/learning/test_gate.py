@@ -14,6 +14,7 @@ def batch(*gpus: str) -> RowBatch:
         np.zeros((rows, NUM_FEATURES), np.float32),
         np.ones(rows),
         np.ones(rows),
+        np.zeros(rows, np.bool_),
         np.array([kinds.index(gpu) for gpu in gpus], dtype=np.intp),
         kinds,
     )

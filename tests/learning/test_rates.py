@@ -23,7 +23,9 @@ def fit(*parts: tuple[str, list[float], list[float]]) -> TtftRates:
     kinds = tuple(dict.fromkeys(gpus))
     features = np.zeros((len(gpus), NUM_FEATURES), dtype=np.float32)
     gpu = np.array([kinds.index(each) for each in gpus], dtype=np.intp)
-    return fit_rates(RowBatch(features, tokens, ttft_s, gpu, kinds), PRIOR)
+    return fit_rates(
+        RowBatch(features, tokens, ttft_s, np.zeros(len(gpus), np.bool_), gpu, kinds), PRIOR
+    )
 
 
 def close(rate: Rate, wanted: Rate, rel: float) -> bool:

@@ -4,12 +4,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from lodestar_router.core.types import FloatVector
 from lodestar_router.features.row import TrainingRow
-from lodestar_router.features.schema import NUM_FEATURES
+from lodestar_router.features.schema import FEATURES, NUM_FEATURES
 from lodestar_router.features.serving import MAX_RESIDUAL, PublishedModel
 from lodestar_router.learning.trainer import MIN_ROWS, Trainer, TrainReport
 from tests.features.models import layers, model, row
 from tests.learning.traffic import TRUE_RATES, rows
+
+LOAD_AGE = [feature.name for feature in FEATURES].index("load_age_s")
 
 
 def stopped_clock() -> float:
@@ -215,15 +218,48 @@ def test_odd_rows_are_counted_and_left_out(odd: TrainingRow) -> None:
     assert (report.ignored_rows, taught.new_rows) == (1, 0)
 
 
-def test_censored_rows_are_not_taken_for_labels() -> None:
+def test_bounds_that_were_passed_teach_nothing() -> None:
+    """Clients that leave after a millisecond do not make engines look fast."""
     taught = trainer()
-    for each in rows(100, seed=0):
-        taught.add(each)
-        taught.add(replace(each, censored=True, ttft_s=1e-3))
+    served: PublishedModel | None = None
+    for number in range(4):
+        for each in rows(200, number, served):
+            taught.add(each)
+            taught.add(replace(each, censored=True, ttft_s=1e-3))
+        _, published = taught.learn_many()
+        served = published or served
+    assert served is not None
 
-    report, _ = taught.learn_many()
+    error, error_base = log_errors(served, list(rows(300, seed=99, served=served)))
 
-    assert report.rows == 100
+    assert error < 0.75 * error_base
+    assert served.rates.of("A30").s_per_token > TRUE_RATES.of("A30").s_per_token
+
+
+def test_an_engine_that_hangs_is_learned_of_by_its_bounds() -> None:
+    """Its reports are old, its requests wait: nothing but bounds tells what that means."""
+
+    def hanging(seed: int) -> list[TrainingRow]:
+        return [
+            replace(each, features=stale(each.features), censored=True, ttft_s=each.ttft_s * 20)
+            for each in rows(30, seed)
+        ]
+
+    def stale(features: FloatVector) -> FloatVector:
+        features = features.copy()
+        features[LOAD_AGE] = np.log1p(30.0)
+        return features
+
+    def residual(bounds: bool) -> FloatVector:
+        taught, served = trainer(), model()
+        for number in range(6):
+            for each in [*rows(200, seed=number), *(hanging(number) if bounds else ())]:
+                taught.add(each)
+            _, published = taught.learn_many()
+            served = published or served
+        return served.residual(np.stack([each.features for each in hanging(99)]))
+
+    assert residual(True).mean() > residual(False).mean() + 1.0, "nearly three times as long"
 
 
 def test_it_never_collapses_whatever_it_is_taught() -> None:
