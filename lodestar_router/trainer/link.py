@@ -12,6 +12,7 @@ Torch stays in the other process.
 """
 
 import asyncio
+import contextlib
 import logging
 import sys
 import time
@@ -152,7 +153,7 @@ class TrainerLink:
             await self._read(process.stdout)
         finally:
             await cancel(writer)
-            await self._end(process)
+            await end_process(process, self._stop_timeout_s)
 
     async def _write(self, pipe: asyncio.StreamWriter) -> None:
         """Send where to start from, then rows as they come, oldest first."""
@@ -185,18 +186,28 @@ class TrainerLink:
                 if kind is Kind.MODEL:
                     self._model = decode_model(payload)
                     self.counters.models_received += 1
-                    self._on_model(self._model)
+                    self._deliver(self._model)
                 elif kind is Kind.REPORT:
                     self.last_report = decode_report(payload)
 
-    async def _end(self, process: Process) -> None:
-        """Close its input; terminate, then kill, if that is not enough."""
-        assert process.stdin is not None
-        process.stdin.close()
-        for insist in (process.terminate, process.kill):
-            try:
-                await asyncio.wait_for(asyncio.shield(process.wait()), self._stop_timeout_s)
-                return
-            except TimeoutError:
+    def _deliver(self, model: PublishedModel) -> None:
+        try:
+            self._on_model(model)
+        except Exception:  # training goes on, whatever its reader makes of a model
+            _logger.exception("model version %d was not taken", model.version)
+
+
+async def end_process(process: Process, patience_s: float) -> None:
+    """Close its input; terminate, then kill, if that is not enough."""
+    assert process.stdin is not None
+    process.stdin.close()
+    for insist in (process.terminate, process.kill):
+        try:
+            await asyncio.wait_for(asyncio.shield(process.wait()), patience_s)
+            return
+        except TimeoutError:
+            # It may have ended just now. Raised, this would take the place of the
+            # cancellation that led here, and another trainer would be started.
+            with contextlib.suppress(ProcessLookupError):
                 insist()
-        await process.wait()
+    await process.wait()

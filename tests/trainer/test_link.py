@@ -3,14 +3,16 @@ import os
 import signal
 import sys
 import time
+from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from lodestar_router.features.serving import PublishedModel
 from lodestar_router.learning.checkpoint import load
-from lodestar_router.trainer.link import TrainerLink, trainer_command
+from lodestar_router.trainer.link import TrainerLink, end_process, trainer_command
 from tests.features.models import model, row
 from tests.learning.traffic import rows
 
@@ -48,10 +50,11 @@ async def start(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
         served: PublishedModel | None = None,
         capacity: int = 100,
         stop_timeout_s: float = 5.0,
+        on_model: Callable[[PublishedModel], None] | None = None,
     ) -> Linked:
         linked = Linked()
         linked.link = TrainerLink(
-            linked.models.append,
+            on_model or linked.models.append,
             command=[sys.executable, "-m", "tests.trainer.fake_trainer", behaviour],
             model=served,
             capacity=capacity,
@@ -123,6 +126,28 @@ async def test_a_command_that_does_not_exist_does_no_harm() -> None:
     await link.stop()
 
 
+async def test_a_reader_that_fails_does_not_end_the_training(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    taken: list[int] = []
+
+    def refuse_the_first(model: PublishedModel) -> None:
+        taken.append(model.version)
+        if model.version == 1:
+            raise RuntimeError("no room")
+
+    linked = start(on_model=refuse_the_first)
+
+    linked.link.offer(row())
+    await linked.until(lambda: taken == [1])
+    linked.link.offer(row())
+    await linked.until(lambda: taken == [1, 2])
+
+    assert linked.link.counters.starts == 1
+    assert "model version 1 was not taken" in caplog.text
+    assert "no room" in caplog.text
+
+
 async def test_a_trainer_that_writes_rubbish_is_replaced(
     start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -181,6 +206,31 @@ async def test_no_process_outlives_a_stopped_link(
 
     assert not alive(pid)
     assert not linked.link.running
+
+
+class EndsJustNow:
+    """A process of which it is not yet known that it has ended when it is told to."""
+
+    def __init__(self) -> None:
+        self.stdin = self
+        self.known = asyncio.Event()
+
+    def close(self) -> None:
+        pass
+
+    def terminate(self) -> None:
+        self.known.set()
+        raise ProcessLookupError
+
+    kill = terminate
+
+    async def wait(self) -> int:
+        await self.known.wait()
+        return 0
+
+
+async def test_a_process_that_ends_before_it_is_told_to_is_no_error() -> None:
+    await end_process(cast(Process, EndsJustNow()), 0.01)
 
 
 async def test_the_real_trainer_teaches_and_ends(tmp_path: Path) -> None:
