@@ -51,6 +51,18 @@ def paired_ratio(
     return interval([sum(by_cell.values()) / len(by_cell) for by_cell in complete])
 
 
+def log_ratios(
+    rows: Sequence[Mapping[str, Any]], policy: str, reference: str, field: str
+) -> dict[int, float]:
+    """Seed -> ln(policy / reference), of one cell's rows; seeds that both have."""
+    values = {(row["seed"], row["policy"]): row[field] for row in rows}
+    return {
+        seed: log(value / values[seed, reference])
+        for (seed, name), value in values.items()
+        if name == policy and (seed, reference) in values
+    }
+
+
 def interval(logs: Sequence[float]) -> Ratio:
     """From one ln ratio per seed."""
     count = len(logs)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from math import inf
 from typing import Any
 
+from perf.routing.rivals import overall, rivals
 from perf.routing.statistics import geometric_mean, paired_ratio
 
 Rows = Sequence[dict[str, Any]]
@@ -39,6 +40,9 @@ def report_text(rows: Rows, reference: str) -> str:
     ]
     if len(cells) > 1:
         parts.append(f"## all {len(cells)} cells\n\n{_overall(rows, reference)}")
+        against = _rivals(rows, reference)
+        if against:
+            parts.append(f"## {reference} against the best heuristic of each cell\n\n{against}")
     for cell in cells:
         of_cell = [row for row in rows if row["cell"] == cell]
         parts.append(f"## {cell}\n\n{_cell_table(of_cell, reference)}")
@@ -93,6 +97,18 @@ def _overall(rows: Rows, reference: str) -> str:
     headings = ("policy", *_RATIOS, "best in cells")
     lines.sort(key=lambda line: inf if line[1] == "-" else float(line[1].split()[0]))
     return grid([headings, *lines])
+
+
+def _rivals(rows: Rows, reference: str) -> str:
+    """By how much the reference is ahead; empty where there is nothing to compare."""
+    found = rivals(rows, reference)
+    if not found:
+        return ""
+    lines = [(r.cell, r.policy, str(r.mean), str(r.p99)) for r in found]
+    fields = ("ttft_mean_s", "ttft_p99_s")
+    total = [str(overall(rows, found, reference, field)) for field in fields]
+    headings = ("cell", "best heuristic", "its mean / ours", "its P99 / ours")
+    return grid([headings, *lines, ("geometric mean", "", *total)])
 
 
 def _best(rows: Rows, cell: str) -> str | None:
