@@ -255,11 +255,13 @@ class Router:
         """The model that choices use now, if the policy has one."""
         return self.steering.served_model
 
-    async def stop(self, drain_s: float) -> None:
-        """End everything that `start` began; safe after a start that failed."""
+    async def stop(
+        self, drain_s: float, *, delay_s: float = 0.0, at_once: asyncio.Event | None = None
+    ) -> None:
+        """End everything that `start` began, as Server.stop; safe after a start that failed."""
         server = getattr(self, "_server", None)
         if server is not None:
-            await server.stop(drain_s)
+            await server.stop(drain_s, delay_s=delay_s, at_once=at_once)
         await cancel(self._follower)
         await self._checks.stop()
         await self.discovery.stop()

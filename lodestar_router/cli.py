@@ -1,12 +1,12 @@
 """The `lodestar-router` command: flags in, a router that runs until told to stop.
 
-Exit codes: 0 after a drain, 2 with one line on stderr for input it cannot start with.
+Exit codes: 0 after a drain, 2 with one line on stderr for input it cannot start with,
+128 + the signal's number when a second one cut the drain short.
 """
 
 import asyncio
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -23,11 +23,9 @@ from lodestar_router.assembly import Router
 from lodestar_router.config import Config, parse
 from lodestar_router.emulator.fleet import EmulatedFleet
 from lodestar_router.errors import ConfigError
+from lodestar_router.signals import Signals
 
 _logger = logging.getLogger("lodestar_router")
-
-# Kubernetes kills a pod 30 s after asking it to end.
-_DRAIN_S = 25.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,13 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         read = partial(parse, sys.argv[1:] if argv is None else argv, os.environ)
         config = read()
         _set_up_logging(config)
-        uvloop.run(_serve(config, read))
+        return uvloop.run(_serve(config, read))
     except ConfigError as error:
         sys.stderr.write(f"lodestar-router: {error}\n")
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # before there was a handler
         return 130
-    return 0
 
 
 def _set_up_logging(config: Config) -> None:
@@ -53,11 +50,8 @@ def _set_up_logging(config: Config) -> None:
         _logger.warning("%s", warning)
 
 
-async def _serve(config: Config, read: Callable[[], Config]) -> None:
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+async def _serve(config: Config, read: Callable[[], Config]) -> int:
+    signals = Signals()
     fleet = EmulatedFleet(
         config.emulated, speed=config.emulated_speed, tokenizer_of=config.tokenizer_of
     )
@@ -68,12 +62,16 @@ async def _serve(config: Config, read: Callable[[], Config]) -> None:
             return replace(config, engines=(*config.engines, *emulated))
 
         router = Router(with_emulated(config), lambda: with_emulated(read()))
-        await _route(router, config, stopping)
+        await _route(router, config, signals)
+    except asyncio.CancelledError:
+        if not signals.ending.is_set():
+            raise
     finally:
         await fleet.stop()
+    return signals.code
 
 
-async def _route(router: Router, config: Config, stopping: asyncio.Event) -> None:
+async def _route(router: Router, config: Config, signals: Signals) -> None:
     try:
         port = await router.start()
         _logger.info(
@@ -84,10 +82,15 @@ async def _route(router: Router, config: Config, stopping: asyncio.Event) -> Non
             len(router.engine_ids),
             config.routing_logic,
         )
-        await stopping.wait()
+        signals.started(router.reload)
+        await signals.ending.wait()
     finally:
         _logger.info("stopping")
-        await router.stop(_DRAIN_S)
+        await router.stop(
+            config.drain_timeout_s,
+            delay_s=0.0 if signals.hurried else config.drain_delay_s,
+            at_once=signals.at_once,
+        )
 
 
 if __name__ == "__main__":

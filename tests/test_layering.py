@@ -79,6 +79,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "explain": ({"core", "features"}, PURE_STDLIB),
     "reload": ({"config", "errors"}, ANY_STDLIB),
     "static_checks": ({"config", "engines"}, PURE_STDLIB),
+    "signals": ({"tasks"}, ANY_STDLIB),
     "steering": ({"config", "features", "learning", "policy", "trainer"}, ANY_STDLIB),
     "model_identity": ({"core"}, PURE_STDLIB),
     "tokenizers": ({"core", "engines", "errors", "tasks", "tokens"}, {*ANY_STDLIB}),

@@ -9,6 +9,7 @@ from typing import Final
 
 from lodestar_router.config import converters as to
 from lodestar_router.config.discovery_settings import DISCOVERY_SETTINGS
+from lodestar_router.config.edge_settings import EDGE_SETTINGS
 from lodestar_router.config.engine_specs import engines
 from lodestar_router.config.model import BASE_POLICY
 from lodestar_router.config.setting import Setting
@@ -74,6 +75,7 @@ SETTINGS: Final = (
         help="largest request body in MiB, answered with 413 above; a 1M-token prompt is about "
         "6 MiB of JSON, the rest is room for images",
     ),
+    *EDGE_SETTINGS,
     Setting(
         name="retries", field="retries", group=_FAULTS, metavar="COUNT", convert=to.whole(0, 10),
         default="1",

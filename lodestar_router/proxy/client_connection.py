@@ -72,6 +72,7 @@ class ClientConnection(asyncio.Protocol):
         self._slow = False  # more is written than the client has read
         self._closing = False
         self._draining = False
+        self.last = False  # the request that is read is to be the last one
         self.active_at_s = loop.time()
         self.transport: asyncio.Transport
         self._reset_message()
@@ -198,7 +199,7 @@ class ClientConnection(asyncio.Protocol):
             headers=self._headers,
             body=self._body[0] if len(self._body) == 1 else b"".join(self._body),
             http_1_0=http_1_0,
-            keep_alive=self._parser.should_keep_alive() and not http_1_0,
+            keep_alive=self._parser.should_keep_alive() and not http_1_0 and not self.last,
             received_at_s=self._loop.time(),
         )
         size_bytes = self._head_bytes + self._body_bytes

@@ -21,7 +21,7 @@ class ControlHandler:
     Args:
         engines: describes every engine and the views of it, for /engines.
         config: the effective configuration, without secrets.
-        health: (status, body) of /health.
+        health: (status, body) of /health and /ready, unless the router drains.
         decisions: the latest decisions, newest last, each explained in plain values.
     """
 
@@ -35,6 +35,7 @@ class ControlHandler:
         decisions: Callable[[], list[dict[str, Any]]],
         health: Callable[[], tuple[int, Any]] = lambda: (200, {"status": "healthy"}),
     ) -> None:
+        self.leaving = False  # the router drains
         self._fleet = fleet
         self._metrics = metrics
         self._engines = engines
@@ -50,7 +51,7 @@ class ControlHandler:
 
     def serves(self, path: str) -> bool:
         """Whether `path` is one of these endpoints."""
-        return path in ("/health", "/metrics") or path in self._paths
+        return path in ("/health", "/ready", "/metrics") or path in self._paths
 
     def __call__(self, request: Request, client: ClientConnection) -> None:
         """Answer one request."""
@@ -58,8 +59,8 @@ class ControlHandler:
             client.send_method_not_allowed(b"GET")
         elif request.path == "/metrics":
             client.send(200, self._metrics.exposition(), content_type=Metrics.content_type)
-        elif request.path == "/health":
-            status, body = self._health()
+        elif request.path in ("/health", "/ready"):
+            status, body = (503, {"status": "draining"}) if self.leaving else self._health()
             client.send(status, msgspec.json.encode(body))
         else:
             client.send(200, msgspec.json.encode(self._paths[request.path](request)))

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from lodestar_router.core.types import EngineId
 from lodestar_router.errors import ConfigError
@@ -20,6 +20,7 @@ _logger = logging.getLogger(__name__)
 # An idle client connection is kept longer than most clients keep theirs, so that
 # the client, not the router, closes it: no request is lost to that race.
 _KEEP_CLIENT_S = 75.0  # as nginx
+_LAST_WORDS_S = 0.2  # for the error events of streams that are cut to leave
 
 
 class Server:
@@ -38,6 +39,7 @@ class Server:
         self._pools = pools
         self._limits = limits
         self.connections: set[ClientConnection] = set()
+        self._leaving = False
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -50,7 +52,7 @@ class Server:
         loop = asyncio.get_running_loop()
         try:
             self._server = await loop.create_server(
-                lambda: ClientConnection(self._handle, self._limits, self.connections, loop),
+                self._connection,
                 host,
                 port,
                 backlog=4096,  # a thousand clients may connect at once
@@ -60,6 +62,12 @@ class Server:
         self._sweeper = spawn(self._sweep(), name="sweeper")
         bound_port: int = self._server.sockets[0].getsockname()[1]
         return bound_port
+
+    def _connection(self) -> ClientConnection:
+        loop = asyncio.get_running_loop()
+        connection = ClientConnection(self._handle, self._limits, self.connections, loop)
+        connection.last = self._leaving
+        return connection
 
     async def _handle(self, request: Request, client: ClientConnection) -> None:
         if request.path in ROUTED_PATHS:
@@ -93,17 +101,41 @@ class Server:
             else:
                 connection.close()
 
-    async def stop(self, drain_s: float) -> None:
-        """Accept nothing more, let running answers end, cut what is left after `drain_s`."""
+    async def stop(
+        self, drain_s: float, *, delay_s: float = 0.0, at_once: asyncio.Event | None = None
+    ) -> None:
+        """Be no longer ready, then accept nothing more, then let running answers end.
+
+        Args:
+            drain_s: until the answers that still run are cut.
+            delay_s: of these, how long requests are taken although readiness is gone.
+            at_once: set to wait no longer.
+        """
+        at_once = at_once or asyncio.Event()
+        began_s = asyncio.get_running_loop().time()
+        self._control.leaving = self._leaving = True
+        for connection in self.connections:
+            connection.last = True
+        await _until(lambda: False, began_s + min(delay_s, drain_s), at_once)
         if self._server is not None:
             self._server.close()
         for connection in list(self.connections):
             connection.drain()
-        deadline_s = asyncio.get_running_loop().time() + drain_s
-        while self.connections and asyncio.get_running_loop().time() < deadline_s:
-            await asyncio.sleep(0.02)
+        await _until(lambda: not self.connections, began_s + drain_s, at_once)
+        for pool in list(self._pools.values()):
+            pool.close()  # streams are told why they end
+        await _until(
+            lambda: not self.connections,
+            asyncio.get_running_loop().time() + _LAST_WORDS_S,
+            asyncio.Event(),
+        )
         for connection in list(self.connections):
             connection.abort()
-        for pool in self._pools.values():
-            pool.close()
         await cancel(self._sweeper)
+
+
+async def _until(done: Callable[[], bool], at_s: float, at_once: asyncio.Event) -> None:
+    """Wait for `done`, for the time or for the event, whichever is first."""
+    loop = asyncio.get_running_loop()
+    while not done() and not at_once.is_set() and loop.time() < at_s:
+        await asyncio.sleep(0.02)

@@ -19,6 +19,8 @@ EVERY_SETTING = {
     "host": "127.0.0.1",
     "port": "9000",
     "max-body-mib": "8",
+    "drain-timeout": "60",
+    "drain-delay": "5",
     "retries": "3",
     "retry-statuses": "500,503",
     "retry-budget": "5",
@@ -86,6 +88,7 @@ def check_every_setting(config: Config) -> None:
     assert config.allow_mixed_models is True
     assert (config.host, config.port) == ("127.0.0.1", 9000)
     assert config.max_body_bytes == 8 * 1024 * 1024
+    assert (config.drain_timeout_s, config.drain_delay_s) == (60.0, 5.0)
     assert (config.retries, config.retry_budget_ratio, config.resend_unanswered) == (3, 0.05, True)
     assert config.retry_statuses == {500, 503}
     assert (config.circuit_failures, config.circuit_open_s) == (8, 0.5)
