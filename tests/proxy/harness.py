@@ -64,6 +64,7 @@ class Edge:
     recorder: Recorder
     metrics: Metrics
     troubled: list[EngineId]
+    pools: dict[EngineId, EnginePool]
     clients: "list[RawClient]" = field(default_factory=list)
 
     async def client(self) -> "RawClient":
@@ -161,7 +162,7 @@ async def edge_before(
     server = Server(routes=routes, control=control, pools=pools, limits=limits or Limits())
     port = await server.start("127.0.0.1", 0)
     try:
-        edge = Edge(port, fleet, server, recorder, metrics, troubled)
+        edge = Edge(port, fleet, server, recorder, metrics, troubled, pools)
         yield edge
     finally:
         for client in edge.clients:
