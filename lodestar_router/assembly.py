@@ -34,6 +34,7 @@ from lodestar_router.features.serving import PublishedModel
 from lodestar_router.feedback import RouterFeedback
 from lodestar_router.model_identity import ModelIdentity
 from lodestar_router.proxy.client_connection import Limits
+from lodestar_router.proxy.client_keys import ClientKeys
 from lodestar_router.proxy.control import ControlHandler
 from lodestar_router.proxy.dispatcher import Dispatcher
 from lodestar_router.proxy.forwarder import Forwarder
@@ -45,6 +46,7 @@ from lodestar_router.resilience import circuits_of, retries_of
 from lodestar_router.static_checks import checks_of
 from lodestar_router.steering import Steering
 from lodestar_router.tasks import cancel, spawn
+from lodestar_router.tls import client_tls
 from lodestar_router.tokenizers import Tokenizers
 from lodestar_router.trainer.link import TrainerLink
 
@@ -64,7 +66,7 @@ class Router:
         self._reloader = Reloader(
             read or (lambda: self._config), self.reconfigure, said=config.warnings
         )
-        self._follower: asyncio.Task[None] | None = None
+        self._followers: list[asyncio.Task[None]] = []
         self._clock = time.monotonic
         self._tracker = ResidualTracker()
         self.index = PrefixIndex()
@@ -85,6 +87,7 @@ class Router:
         )
         self.steering = Steering(config)
         self.metrics = Metrics()
+        self.client_keys = ClientKeys(self.metrics, config.client_keys)
         self.engines = EngineSet(
             fleet=self.fleet,
             index=self.index,
@@ -123,10 +126,11 @@ class Router:
         self._server = server
         self.steering.start()
         await self._checks.use(checks_of(config))
-        if config.dynamic_config is not None:
-            self._follower = spawn(
-                self._reloader.follow(config.dynamic_config), name="dynamic configuration"
-            )
+        self._followers = [
+            spawn(self._reloader.follow(path), name=f"following {path}")
+            for path in (config.dynamic_config, config.client_keys_file)
+            if path is not None
+        ]
         return port
 
     async def reload(self) -> bool:
@@ -157,6 +161,7 @@ class Router:
             self._dispatcher.policy = self.steering.policy
             self._feedback.decoding = self.steering.decoding
         self._routes.aliases = config.static_aliases
+        self.client_keys.use(config.client_keys)
         if "log-level" in changes:
             logging.getLogger().setLevel(config.log_level.upper())
         if changes:
@@ -223,6 +228,8 @@ class Router:
             ),
             pools=self.engines.pools,
             limits=Limits(body_bytes=config.max_body_bytes),
+            keys=self.client_keys,
+            tls=client_tls(config),
         )
 
     def describe_engines(self) -> list[dict[str, Any]]:
@@ -262,7 +269,7 @@ class Router:
         server = getattr(self, "_server", None)
         if server is not None:
             await server.stop(drain_s, delay_s=delay_s, at_once=at_once)
-        await cancel(self._follower)
+        await cancel(*self._followers)
         await self._checks.stop()
         await self.discovery.stop()
         await self.engines.stop()

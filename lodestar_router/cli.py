@@ -75,8 +75,9 @@ async def _route(router: Router, config: Config, signals: Signals) -> None:
     try:
         port = await router.start()
         _logger.info(
-            "lodestar-router %s on http://%s:%d, %d engines, policy %s",
+            "lodestar-router %s on %s://%s:%d, %d engines, policy %s",
             __version__,
+            "https" if config.tls_cert else "http",
             config.host,
             port,
             len(router.engine_ids),

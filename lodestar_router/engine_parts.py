@@ -15,6 +15,7 @@ from lodestar_router.engines.watch import EngineWatch, ModelCheck
 from lodestar_router.engines.watch_settings import WatchSettings
 from lodestar_router.proxy.engine_pool import EnginePool
 from lodestar_router.resilience import timeouts_of
+from lodestar_router.tls import engine_tls
 
 
 class EngineParts:
@@ -50,7 +51,9 @@ class EngineParts:
     def open(self) -> None:
         """Make what engines share; needs a running loop."""
         self._context = zmq.asyncio.Context()
-        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        self._tls = engine_tls(self.config)
+        connector = aiohttp.TCPConnector(limit=0, ssl=self._tls)
+        self._session = aiohttp.ClientSession(connector=connector)
 
     async def close(self) -> None:
         """Close what engines share."""
@@ -72,6 +75,7 @@ class EngineParts:
         pool = EnginePool(
             spec,
             self.timeouts,
+            tls=self._tls,
             hang_s=hang_s,
             on_hang=lambda: self._on_hang(pool, hang_s),
         )

@@ -3,6 +3,8 @@
     RouterError                     status_hint 500
     ├── ConfigError                 the operator's input is wrong: one line, exit 2
     ├── RequestError           400  the client's request is wrong
+    │   ├── UnauthorizedError  401
+    │   ├── ForbiddenError     403
     │   ├── ModelNotFoundError 404
     │   └── TooLargeError      413
     ├── NoCandidateError       503  every engine was filtered out
@@ -38,6 +40,20 @@ class RequestError(RouterError):
 
     status_hint = 400
     code = "invalid_request"
+
+
+class UnauthorizedError(RequestError):
+    """The request bears no key of a client that is known."""
+
+    status_hint = 401
+    code = "invalid_api_key"
+
+
+class ForbiddenError(RequestError):
+    """The client is known and may not do this."""
+
+    status_hint = 403
+    code = "admin_key_required"
 
 
 class ModelNotFoundError(RequestError):

@@ -58,7 +58,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "assembly": ({"*"}, {*ANY_STDLIB, "aiohttp", "zmq"}),
     "describe": ({"*"}, PURE_STDLIB),
     "engine_parts": (
-        {"config", "core", "engines", "proxy", "resilience"},
+        {"config", "core", "engines", "proxy", "resilience", "tls"},
         {*ANY_STDLIB, "aiohttp", "zmq"},
     ),
     "engine_set": (
@@ -79,6 +79,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "explain": ({"core", "features"}, PURE_STDLIB),
     "reload": ({"config", "errors"}, ANY_STDLIB),
     "static_checks": ({"config", "engines"}, PURE_STDLIB),
+    "tls": ({"config", "errors"}, ANY_STDLIB),
     "signals": ({"tasks"}, ANY_STDLIB),
     "steering": ({"config", "features", "learning", "policy", "trainer"}, ANY_STDLIB),
     "model_identity": ({"core"}, PURE_STDLIB),

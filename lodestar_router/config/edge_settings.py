@@ -5,9 +5,44 @@ from typing import Final
 from lodestar_router.config import converters as to
 from lodestar_router.config.setting import Setting
 
-_DRAIN = "ending"
+_CLIENTS, _TLS, _DRAIN = "clients' keys", "TLS", "ending"
+
+
+def _file(name: str, field: str, help_text: str) -> Setting:
+    return Setting(
+        name=name, field=field, group=_TLS, metavar="FILE",
+        convert=to.optional(to.file_path), help=help_text,
+    )  # fmt: skip
+
 
 EDGE_SETTINGS: Final = (
+    Setting(
+        name="client-keys-file", field="client_keys_file", group=_CLIENTS, metavar="FILE",
+        convert=to.optional(to.file_path),
+        help="keys one of which every request must bear, a line NAME:KEY each, NAME:KEY admin for "
+        "those that may use /engines and /debug; followed while the router runs. Without keys "
+        "everybody may do everything",
+    ),
+    Setting(
+        name="client-keys-env", field="client_keys_env", group=_CLIENTS, metavar="VARIABLE",
+        convert=to.optional(to.variable),
+        help="environment variable with such keys, between commas; added to those of the file",
+    ),
+    _file(
+        "tls-cert", "tls_cert",
+        "certificate chain (PEM) to show to clients, who must then speak https",
+    ),
+    _file("tls-key", "tls_key", "its private key, if that is in a file of its own"),
+    _file(
+        "tls-client-ca", "tls_client_ca",
+        "CA (PEM) that must have signed a certificate of every client",
+    ),
+    _file(
+        "engine-ca", "engine_ca",
+        "CA (PEM) to trust at engines with https:// URLs, beside those of the system",
+    ),
+    _file("engine-cert", "engine_cert", "certificate (PEM) to show to engines that ask for one"),
+    _file("engine-key", "engine_key", "its private key, if that is in a file of its own"),
     Setting(
         name="drain-timeout", field="drain_timeout_s", group=_DRAIN, metavar="SECONDS",
         convert=to.seconds(0, 86_400), default="25",

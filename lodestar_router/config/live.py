@@ -13,7 +13,7 @@ from lodestar_router.config.dynamic import LIVE
 from lodestar_router.config.model import Config
 from lodestar_router.config.settings import SETTINGS
 
-_DERIVED = ("engines", "api_keys")  # from several settings
+_DERIVED = ("engines", "api_keys", "client_keys")  # from several settings
 _FIELDS = {setting.name: setting.field for setting in SETTINGS}
 _OF_CONFIG = {field.name for field in fields(Config)}
 _LIVE_FIELDS = tuple(

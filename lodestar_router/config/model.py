@@ -96,7 +96,7 @@ class Config(EdgeConfig):
     def effective(self) -> dict[str, Any]:
         """The settings in force as plain JSON values, without secrets."""
         settings = asdict(self)
-        for name in ("api_keys", "api_key", "probe_key", "warnings"):
+        for name in ("api_keys", "api_key", "probe_key", "client_keys", "warnings"):
             del settings[name]
         plain: dict[str, Any] = json.loads(json.dumps(settings, default=str))
         return plain

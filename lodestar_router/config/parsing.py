@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lodestar_router.config.client_keys import client_keys
 from lodestar_router.config.converters import did_you_mean
 from lodestar_router.config.dynamic import read_dynamic
 from lodestar_router.config.engine_specs import Engines, engines
@@ -63,8 +64,10 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
     if specs or emulated or values["service_discovery"] == "static":
         _check_engines(specs, emulated)
     _check_trial(values)
+    _check_tls(values)
+    keys_env: str | None = values["client_keys_env"]
     api_key_env: str | None = values["api_key_env"]
-    used = {api_key_env, *(spec.api_key_env for spec in specs)}
+    used = {api_key_env, keys_env, *(spec.api_key_env for spec in specs)}
     unknown = [name for name in unknown_variables if name not in used]
     return Config(
         engines=specs,
@@ -73,6 +76,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
         api_key=None
         if api_key_env is None
         else _api_key(api_key_env, "--api-key-env: variable", environ),
+        client_keys=client_keys(values["client_keys_file"], keys_env, environ),
         probe_key=environ.get(_PROBE_KEY_VARIABLE, "").strip() or None,
         warnings=(*_warnings(unknown), *dynamic.warnings),
         **values,
@@ -135,6 +139,14 @@ def _check_trial(values: Mapping[str, Any]) -> None:
             "--policy-mode and --policy-canary try out the learned policy: leave --routing-logic "
             f"at lodestar and give --policy-fallback {values['routing_logic']}"
         )
+
+
+def _check_tls(values: Mapping[str, Any]) -> None:
+    needs = {"tls_key": "tls_cert", "tls_client_ca": "tls_cert", "engine_key": "engine_cert"}
+    for field, other in needs.items():
+        if values[field] is not None and values[other] is None:
+            names = (name.replace("_", "-") for name in (field, other))
+            raise ConfigError("--{} needs --{}".format(*names))
 
 
 def _api_keys(

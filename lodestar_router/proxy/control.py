@@ -1,6 +1,7 @@
 """The router's own endpoints: what it serves, how it is, what it decided."""
 
 from collections.abc import Callable
+from enum import Enum
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -13,6 +14,17 @@ from lodestar_router.proxy.messages import Request
 from lodestar_router.proxy.metrics import Metrics
 
 Describe = Callable[[], Any]
+
+_MODELS = "/v1/models"
+_OPEN = frozenset({"/health", "/ready", "/metrics", "/version"})  # probes and scrapers have no key
+
+
+class Access(Enum):
+    """Whose keys open an endpoint."""
+
+    ALL = "all"
+    CLIENTS = "clients"
+    ADMINS = "admins"
 
 
 class ControlHandler:
@@ -43,7 +55,7 @@ class ControlHandler:
         self._decisions = decisions
         self._paths: dict[str, Callable[[Request], Any]] = {
             "/version": lambda _: {"version": __version__},
-            "/v1/models": lambda _: {"object": "list", "data": self._fleet.models()},
+            _MODELS: lambda _: {"object": "list", "data": self._fleet.models()},
             "/engines": lambda _: self._engines(),
             "/debug/config": lambda _: config(),
             "/debug/decisions": self._latest_decisions,
@@ -51,7 +63,13 @@ class ControlHandler:
 
     def serves(self, path: str) -> bool:
         """Whether `path` is one of these endpoints."""
-        return path in ("/health", "/ready", "/metrics") or path in self._paths
+        return path in _OPEN or path in self._paths
+
+    def open_to(self, path: str) -> Access:
+        """Who may use `path` where clients have keys."""
+        if path in _OPEN:
+            return Access.ALL
+        return Access.ADMINS if path in self._paths and path != _MODELS else Access.CLIENTS
 
     def __call__(self, request: Request, client: ClientConnection) -> None:
         """Answer one request."""

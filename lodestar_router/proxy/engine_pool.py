@@ -25,6 +25,7 @@ class EnginePool:
     """Connections to one engine.
 
     Args:
+        tls: for an engine whose URL begins with https; by default the system's CAs are trusted.
         hang_s: seconds without a byte after which the engine hangs; 0 for never.
         on_hang: told so, again after every further `hang_s`.
     """
@@ -34,6 +35,7 @@ class EnginePool:
         spec: EngineSpec,
         timeouts: Timeouts,
         *,
+        tls: ssl.SSLContext | None = None,
         hang_s: float = 0.0,
         on_hang: Callable[[], None] = lambda: None,
     ) -> None:
@@ -42,7 +44,7 @@ class EnginePool:
         self.timeouts = timeouts
         self._hang_s = hang_s
         self._on_hang = on_hang
-        self._secure = ssl.create_default_context() if parts.scheme == "https" else None
+        self._secure = (tls or ssl.create_default_context()) if parts.scheme == "https" else None
         self._hostname = parts.hostname or ""
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
         self.host = parts.netloc.encode()

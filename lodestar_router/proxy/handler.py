@@ -57,6 +57,8 @@ _PROMPT_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
 
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
+_MODEL_CHARS = 512
+
 # For requests whose prompt is not tokenized: a guess from the body's size.
 _BYTES_PER_TOKEN = 4
 
@@ -106,6 +108,8 @@ class RouteHandler:
             head = reading.head
         else:
             head = read_head(request.body)
+        if len(head.model) > _MODEL_CHARS or not head.model.isprintable():
+            raise RequestError("'model' cannot be the name of a model")  # nor stand in a log
         model = self.aliases.get(head.model)
         if model is not None:
             head = structs.replace(head, model=model)

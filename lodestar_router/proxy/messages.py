@@ -4,7 +4,7 @@ Hop-by-hop headers (RFC 9110 §7.6.1), those that `Connection` nominates, and
 those that the proxy sets itself do not cross. All header names are lower-case.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
 import msgspec
@@ -137,10 +137,16 @@ def error_body(status: int, message: str, code: str) -> bytes:
     )
 
 
+_OF_STATUS: Mapping[int, tuple[Header, ...]] = {
+    HTTPStatus.UNAUTHORIZED: ((b"www-authenticate", b"Bearer"),),
+    HTTPStatus.SERVICE_UNAVAILABLE: ((b"retry-after", b"1"),),
+}
+
+
 def error_response(error: RouterError, *, close: bool = False) -> bytes:
     """The answer to a request that the router itself refuses or fails."""
     status = error.status_hint
-    headers = [(b"retry-after", b"1")] if status == HTTPStatus.SERVICE_UNAVAILABLE else []
+    headers = _OF_STATUS.get(status, ())
     return response(
         status, error_body(status, str(error), error.code), headers=headers, close=close
     )

@@ -40,6 +40,12 @@ class Metrics:
             ["code"],
             registry=self.registry,
         )
+        self._clients = Counter(
+            "lodestar:client_requests",
+            "Requests by the name of the client whose key they bear.",
+            ["client"],
+            registry=self.registry,
+        )
         self._decisions = Counter(
             "lodestar:decisions",
             "Routing decisions by policy and what decided.",
@@ -132,6 +138,14 @@ class Metrics:
     def refused(self, code: str) -> None:
         """Count a request that the router answered with an error of its own."""
         self._refused.labels(code).inc()
+
+    def asked(self, client: str) -> None:
+        """Count a request with a client's key."""
+        self._clients.labels(client).inc()
+
+    def forget_client(self, client: str) -> None:
+        """Drop the series of a client that has no key any more."""
+        self._clients.remove_by_labels({"client": client})
 
     def retried(self, engine_id: str) -> None:
         """Count a request that `engine_id` failed and another engine gets."""

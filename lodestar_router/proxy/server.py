@@ -3,16 +3,18 @@
 import asyncio
 import logging
 import socket
+import ssl
 from collections.abc import Callable, Mapping
 
 from lodestar_router.core.types import EngineId
-from lodestar_router.errors import ConfigError
+from lodestar_router.errors import ConfigError, RequestError
 from lodestar_router.proxy.client_connection import ClientConnection, Limits
-from lodestar_router.proxy.control import ControlHandler
+from lodestar_router.proxy.client_keys import ClientKeys
+from lodestar_router.proxy.control import Access, ControlHandler
 from lodestar_router.proxy.deadlines import SWEEP_S
 from lodestar_router.proxy.engine_pool import EnginePool
 from lodestar_router.proxy.handler import ROUTED_PATHS, RouteHandler
-from lodestar_router.proxy.messages import Request, error_body
+from lodestar_router.proxy.messages import Request, error_body, error_response
 from lodestar_router.tasks import cancel, spawn
 
 _logger = logging.getLogger(__name__)
@@ -33,11 +35,15 @@ class Server:
         control: ControlHandler,
         pools: Mapping[EngineId, EnginePool],
         limits: Limits,
+        keys: ClientKeys,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._routes = routes
         self._control = control
         self._pools = pools
         self._limits = limits
+        self.keys = keys
+        self._tls = tls
         self.connections: set[ClientConnection] = set()
         self._leaving = False
         self._server: asyncio.Server | None = None
@@ -56,6 +62,7 @@ class Server:
                 host,
                 port,
                 backlog=4096,  # a thousand clients may connect at once
+                ssl=self._tls,
             )
         except (OSError, socket.gaierror) as error:
             raise ConfigError(f"cannot listen on {host}:{port}: {error}") from error
@@ -70,6 +77,12 @@ class Server:
         return connection
 
     async def _handle(self, request: Request, client: ClientConnection) -> None:
+        if self.keys.required:
+            try:
+                request = self._admitted(request)
+            except RequestError as error:
+                client.write(error_response(error, close=not request.keep_alive))
+                return
         if request.path in ROUTED_PATHS:
             if request.method == b"POST":
                 await self._routes(request, client)
@@ -79,6 +92,17 @@ class Server:
             self._control(request, client)
         else:
             client.send(404, error_body(404, f"no such endpoint: {request.path}", "not_found"))
+
+    def _admitted(self, request: Request) -> Request:
+        """The request without its key.
+
+        Raises:
+            RequestError: it has no key, or not the right one.
+        """
+        access = self._control.open_to(request.path)
+        if access is Access.ALL:
+            return request
+        return self.keys.admit(request, admin=access is Access.ADMINS)
 
     async def _sweep(self) -> None:
         loop = asyncio.get_running_loop()

@@ -19,6 +19,12 @@ EVERY_SETTING = {
     "host": "127.0.0.1",
     "port": "9000",
     "max-body-mib": "8",
+    "tls-cert": "cert.pem",
+    "tls-key": "key.pem",
+    "tls-client-ca": "ca.pem",
+    "engine-ca": "engine-ca.pem",
+    "engine-cert": "mine.pem",
+    "engine-key": "mine.key",
     "drain-timeout": "60",
     "drain-delay": "5",
     "retries": "3",
@@ -88,6 +94,9 @@ def check_every_setting(config: Config) -> None:
     assert config.allow_mixed_models is True
     assert (config.host, config.port) == ("127.0.0.1", 9000)
     assert config.max_body_bytes == 8 * 1024 * 1024
+    assert (config.tls_cert, config.tls_key) == (Path("cert.pem"), Path("key.pem"))
+    assert (config.tls_client_ca, config.engine_ca) == (Path("ca.pem"), Path("engine-ca.pem"))
+    assert (config.engine_cert, config.engine_key) == (Path("mine.pem"), Path("mine.key"))
     assert (config.drain_timeout_s, config.drain_delay_s) == (60.0, 5.0)
     assert (config.retries, config.retry_budget_ratio, config.resend_unanswered) == (3, 0.05, True)
     assert config.retry_statuses == {500, 503}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Protocol
 
+from lodestar_router.config.client_keys import ClientKey
 from lodestar_router.core.circuit import USUAL, Circuit, CircuitSettings
 from lodestar_router.core.fleet import Fleet
 from lodestar_router.core.prefix_index import PrefixIndex
@@ -16,6 +17,7 @@ from lodestar_router.core.retry_budget import BURST, RetryBudget
 from lodestar_router.core.types import Decision, EngineId, EngineSpec, Outcome, RoutedRequest
 from lodestar_router.policy.baselines import RoundRobin
 from lodestar_router.proxy.client_connection import Limits
+from lodestar_router.proxy.client_keys import ClientKeys
 from lodestar_router.proxy.control import ControlHandler
 from lodestar_router.proxy.deadlines import Timeouts
 from lodestar_router.proxy.dispatcher import Dispatcher
@@ -113,6 +115,7 @@ async def edge_before(
     retry_burst: float = BURST,
     resend: bool = False,
     hang_s: float = 0.0,
+    keys: Sequence[ClientKey] = (),
 ) -> AsyncIterator[Edge]:
     """Serve in front of `engines`, which are taken for up; round robin, no tokenizer."""
     fleet, index = Fleet(circuits=circuits), PrefixIndex()
@@ -159,7 +162,13 @@ async def edge_before(
     control = ControlHandler(
         fleet=fleet, metrics=metrics, engines=list, config=lambda: {"port": 1}, decisions=list
     )
-    server = Server(routes=routes, control=control, pools=pools, limits=limits or Limits())
+    server = Server(
+        routes=routes,
+        control=control,
+        pools=pools,
+        limits=limits or Limits(),
+        keys=ClientKeys(metrics, keys),
+    )
     port = await server.start("127.0.0.1", 0)
     try:
         edge = Edge(port, fleet, server, recorder, metrics, troubled, pools)
