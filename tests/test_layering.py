@@ -23,7 +23,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "tasks": (set(), {*PURE_STDLIB, "asyncio", "logging"}),
     "core": ({"core", "errors"}, {*PURE_STDLIB, "msgspec", "numpy", "xxhash"}),
     "features": ({"core", "features"}, {*PURE_STDLIB, "numpy"}),
-    "policy": ({"core", "features", "policy", "errors"}, {*PURE_STDLIB, "numpy"}),
+    "policy": ({"core", "features", "policy", "errors"}, {*PURE_STDLIB, "msgspec", "numpy"}),
     "learning": (
         {"core", "features", "learning", "errors"},
         {*PURE_STDLIB, "numpy", "torch", "os", "pathlib", "tempfile"},

@@ -32,30 +32,26 @@ _PREFIX_FLAGS: dict[PrefixViewKind, tuple[float, float, float]] = {
 # Beyond any real count; keeps ln(1 + x) finite whatever an engine reports.
 _LARGEST = 1e12
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
-# As arrays without dimensions, which ufuncs take fastest.
-_LOWEST_COUNT, _HIGHEST_COUNT = np.array(0.0, np.float32), np.array(_LARGEST, np.float32)
+_ZERO = np.array(0.0, np.float32)  # without dimensions, which ufuncs take fastest
 
 
 def encode(
     request: RoutedRequest, candidates: Sequence[Candidate], base_s: FloatVector
 ) -> FloatMatrix:
     """Encode every candidate; `base_s` is float32 [candidates], positive."""
-    matrix = np.empty((len(candidates), NUM_FEATURES), dtype=np.float32)
     columns: list[float] = []
     for candidate in candidates:
         columns += _columns(request, candidate)
-    matrix[:, :LOG_BASE] = np.array(columns, dtype=np.float64).reshape(-1, LOG_BASE)
-    # A rubbish report (negative, NaN, infinite) must not reach the logarithm.
+    matrix: FloatMatrix = np.array(columns, dtype=np.float32).reshape(-1, NUM_FEATURES)
     logged = matrix[:, :NUM_LOG1P]
-    np.fmax(logged, _LOWEST_COUNT, out=logged)  # of NaN and 0: 0
-    np.fmin(logged, _HIGHEST_COUNT, out=logged)
+    np.fmax(logged, _ZERO, out=logged)
     np.log1p(logged, out=logged)
     np.log(base_s, out=matrix[:, LOG_BASE])
     return matrix
 
 
 def _columns(request: RoutedRequest, candidate: Candidate) -> tuple[float, ...]:
-    """Every column but log_base, before ln(1 + x)."""
+    """Every column before ln(1 + x); log_base is 0 still."""
     engine = candidate.engine
     load = engine.load
     cached = candidate.cached_prefix_tokens
@@ -65,6 +61,16 @@ def _columns(request: RoutedRequest, candidate: Candidate) -> tuple[float, ...]:
     else:
         running, waiting = load.num_running_reqs, load.num_waiting_reqs
         age_s, usage, reported = request.now_s - load.observed_at_s, load.kv_cache_usage_ratio, 1.0
+    need_ratio = _kv_need_ratio(engine, uncached, usage)
+    if not (
+        0 <= running <= _LARGEST
+        and 0 <= waiting <= _LARGEST
+        and 0.0 <= age_s <= _LARGEST
+        and 0.0 <= need_ratio <= _LARGEST
+        and 0.0 <= usage <= 1.0
+    ):  # a rubbish report (negative, NaN, infinite) must not reach the logarithm
+        running, waiting = _count(running), _count(waiting)
+        age_s, need_ratio, usage = _count(age_s), _count(need_ratio), _finite(usage)
     return (
         request.prompt_tokens,
         uncached,
@@ -76,13 +82,19 @@ def _columns(request: RoutedRequest, candidate: Candidate) -> tuple[float, ...]:
         running,
         waiting,
         age_s,
-        _kv_need_ratio(engine, uncached, usage),
+        need_ratio,
         cached / request.prompt_tokens,
-        usage if 0.0 <= usage <= 1.0 else _finite(usage),
+        usage,
         reported,
         *_PREFIX_FLAGS[engine.prefix_view],
         request.tokens_known,
+        0.0,
     )
+
+
+def _count(value: float) -> float:
+    """What a rubbish report becomes in a column that is logged."""
+    return 0.0 if math.isnan(value) else min(max(value, 0.0), _LARGEST)
 
 
 def _finite(value: float) -> float:

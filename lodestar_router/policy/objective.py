@@ -25,7 +25,8 @@ Out      float list [candidates].
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from lodestar_router.core.goal import Goal, Objective
 from lodestar_router.core.types import DecodeForecast
@@ -38,8 +39,7 @@ TPOT_TTFT_WEIGHT = 0.3
 GOODPUT_OTHERS_WEIGHT = 0.3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prospects:
+class Prospects(Struct, frozen=True, kw_only=True):
     """What was predicted, lists [candidates]; see the module."""
 
     ttft_s: Sequence[float]

@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
+from msgspec import Struct
+
 from lodestar_router.core.types import Candidate, RoutedRequest
 from lodestar_router.features.rates import own_uncached_tokens
 
@@ -40,8 +42,7 @@ class Exploration:
 NO_EXPLORATION = Exploration()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pick:
+class Pick(Struct, frozen=True, kw_only=True):
     """One candidate, and how likely it was."""
 
     chosen: int

@@ -9,9 +9,9 @@ Cost     most of a choice: 0.1 ms for 16 candidates.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from lodestar_router.core.types import Candidate, FloatMatrix, FloatVector, RoutedRequest
 from lodestar_router.features.encode import encode
@@ -22,8 +22,7 @@ from lodestar_router.features.serving import DEFAULT_SPREAD, PublishedModel
 _UNTAUGHT = TtftRates()
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
-class Prediction:
+class Prediction(Struct, frozen=True, kw_only=True, eq=False):
     """All that was computed; what stands in a Decision is kept as it is here."""
 
     features: FloatMatrix
