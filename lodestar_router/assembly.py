@@ -33,16 +33,18 @@ from lodestar_router.features.residual_tracker import ResidualTracker
 from lodestar_router.features.serving import PublishedModel
 from lodestar_router.feedback import RouterFeedback
 from lodestar_router.model_identity import ModelIdentity
+from lodestar_router.proxy.admission import Admission
 from lodestar_router.proxy.client_connection import Limits
 from lodestar_router.proxy.client_keys import ClientKeys
 from lodestar_router.proxy.control import ControlHandler
 from lodestar_router.proxy.dispatcher import Dispatcher
 from lodestar_router.proxy.forwarder import Forwarder
 from lodestar_router.proxy.handler import RouteHandler
+from lodestar_router.proxy.loop_lag import LoopLag
 from lodestar_router.proxy.metrics import GaugeRow, Metrics
 from lodestar_router.proxy.server import Server
 from lodestar_router.reload import Reloader
-from lodestar_router.resilience import circuits_of, retries_of
+from lodestar_router.resilience import admission_of, circuits_of, retries_of
 from lodestar_router.static_checks import checks_of
 from lodestar_router.steering import Steering
 from lodestar_router.tasks import cancel, spawn
@@ -66,7 +68,7 @@ class Router:
         self._reloader = Reloader(
             read or (lambda: self._config), self.reconfigure, said=config.warnings
         )
-        self._followers: list[asyncio.Task[None]] = []
+        self._background: list[asyncio.Task[None]] = []
         self._clock = time.monotonic
         self._tracker = ResidualTracker()
         self.index = PrefixIndex()
@@ -126,10 +128,13 @@ class Router:
         self._server = server
         self.steering.start()
         await self._checks.use(checks_of(config))
-        self._followers = [
-            spawn(self._reloader.follow(path), name=f"following {path}")
-            for path in (config.dynamic_config, config.client_keys_file)
-            if path is not None
+        self._background = [
+            spawn(self._lag.watch(), name="loop lag"),
+            *(
+                spawn(self._reloader.follow(path), name=f"following {path}")
+                for path in (config.dynamic_config, config.client_keys_file)
+                if path is not None
+            ),
         ]
         return port
 
@@ -205,7 +210,10 @@ class Router:
             metrics=self.metrics,
             clock=self._clock,
         )
+        self._lag = LoopLag(config.max_loop_lag_s, metrics=self.metrics, clock=self._clock)
         self._routes = RouteHandler(
+            admission=Admission(admission_of(config), metrics=self.metrics, clock=self._clock),
+            lag=self._lag,
             fleet=self.fleet,
             tokens=self.tokenizers.service,
             dispatcher=dispatcher,
@@ -269,7 +277,7 @@ class Router:
         server = getattr(self, "_server", None)
         if server is not None:
             await server.stop(drain_s, delay_s=delay_s, at_once=at_once)
-        await cancel(*self._followers)
+        await cancel(*self._background)
         await self._checks.stop()
         await self.discovery.stop()
         await self.engines.stop()

@@ -7,6 +7,8 @@
     │   ├── ForbiddenError     403
     │   ├── ModelNotFoundError 404
     │   └── TooLargeError      413
+    ├── OverloadedError        429  as much is under way as may be
+    ├── RouterBusyError        503  the router itself is behind
     ├── NoCandidateError       503  every engine was filtered out
     └── EngineError                502  the engine failed before its first byte
         ├── StaleConnectionError   502  perhaps nothing reached it
@@ -68,6 +70,24 @@ class TooLargeError(RequestError):
 
     status_hint = 413
     code = "request_too_large"
+
+
+class OverloadedError(RouterError):
+    """As many requests of the model are under way, and wait, as the operator allows."""
+
+    status_hint = 429
+    code = "model_overloaded"
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
+
+
+class RouterBusyError(RouterError):
+    """The router's event loop is behind: it takes on nothing more."""
+
+    status_hint = 503
+    code = "router_overloaded"
 
 
 class NoCandidateError(RouterError):

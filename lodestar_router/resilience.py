@@ -1,10 +1,11 @@
-"""The settings about engines that fail, as the objects that obey them."""
+"""The settings about overload and engines that fail, as the objects that obey them."""
 
 from random import Random
 
 from lodestar_router.config import Config
 from lodestar_router.core.circuit import CircuitSettings
 from lodestar_router.core.retry_budget import RetryBudget
+from lodestar_router.proxy.admission import AdmissionLimits
 from lodestar_router.proxy.deadlines import Timeouts
 from lodestar_router.proxy.metrics import Metrics
 from lodestar_router.proxy.retries import Retries
@@ -24,6 +25,15 @@ def timeouts_of(config: Config) -> Timeouts:
 def circuits_of(config: Config) -> CircuitSettings:
     """When an engine is left alone."""
     return CircuitSettings(failures_in_a_row=config.circuit_failures, open_s=config.circuit_open_s)
+
+
+def admission_of(config: Config) -> AdmissionLimits:
+    """How much of each model is under way at a time."""
+    return AdmissionLimits(
+        running=config.max_concurrent,
+        queued=config.queue_depth,
+        queue_timeout_s=config.queue_timeout_s,
+    )
 
 
 def retries_of(config: Config, metrics: Metrics) -> Retries:

@@ -19,6 +19,10 @@ class EdgeConfig(DiscoveryConfig):
     engine_ca: Path | None
     engine_cert: Path | None
     engine_key: Path | None
+    max_concurrent: int  # per model; 0: no limit
+    queue_depth: int
+    queue_timeout_s: float
+    max_loop_lag_s: float
     drain_timeout_s: float
     drain_delay_s: float  # part of it
     client_keys: tuple[ClientKey, ...] = field(default=(), repr=False)  # none: all may ask

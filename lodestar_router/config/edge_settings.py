@@ -5,7 +5,7 @@ from typing import Final
 from lodestar_router.config import converters as to
 from lodestar_router.config.setting import Setting
 
-_CLIENTS, _TLS, _DRAIN = "clients' keys", "TLS", "ending"
+_CLIENTS, _TLS, _LOAD, _DRAIN = "clients' keys", "TLS", "overload", "ending"
 
 
 def _file(name: str, field: str, help_text: str) -> Setting:
@@ -43,6 +43,28 @@ EDGE_SETTINGS: Final = (
     ),
     _file("engine-cert", "engine_cert", "certificate (PEM) to show to engines that ask for one"),
     _file("engine-key", "engine_key", "its private key, if that is in a file of its own"),
+    Setting(
+        name="max-concurrent", field="max_concurrent", group=_LOAD, metavar="COUNT",
+        convert=to.whole(0, 1_000_000), default="0",
+        help="requests of one model under way at a time, at all engines together; further ones "
+        "wait their turn. 0 for no limit: engines have queues, and the policy sees them",
+    ),
+    Setting(
+        name="queue-depth", field="queue_depth", group=_LOAD, metavar="COUNT",
+        convert=to.whole(0, 1_000_000), default="256",
+        help="requests of one model that may wait; further ones get 429. Each holds its body",
+    ),
+    Setting(
+        name="queue-timeout", field="queue_timeout_s", group=_LOAD, metavar="SECONDS",
+        convert=to.seconds(0, 604_800), default="30",
+        help="for how long one may wait before it gets 429; 0 for no limit",
+    ),
+    Setting(
+        name="max-loop-lag", field="max_loop_lag_s", group=_LOAD, metavar="SECONDS",
+        convert=to.seconds(0, 60), default="0.25",
+        help="how far behind the router may be before it answers new requests with 503, for as "
+        "long as it lasts, so that streams and /health stay in time; 0 for never",
+    ),
     Setting(
         name="drain-timeout", field="drain_timeout_s", group=_DRAIN, metavar="SECONDS",
         convert=to.seconds(0, 86_400), default="25",

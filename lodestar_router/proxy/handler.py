@@ -18,13 +18,15 @@ from lodestar_router.core.fleet import Fleet
 from lodestar_router.core.goal import DEFAULT_GOAL, Goal
 from lodestar_router.core.types import RoutedRequest
 from lodestar_router.errors import RequestError, RouterError
+from lodestar_router.proxy.admission import Admission
 from lodestar_router.proxy.client_connection import ClientConnection
 from lodestar_router.proxy.dispatcher import Dispatcher
 from lodestar_router.proxy.goal_headers import goal_for
+from lodestar_router.proxy.loop_lag import LoopLag
 from lodestar_router.proxy.messages import Request, error_body, error_response
 from lodestar_router.proxy.metrics import Metrics
 from lodestar_router.proxy.prompt_reader import PromptReader, Reading
-from lodestar_router.proxy.request_body import read_head, with_model
+from lodestar_router.proxy.request_body import RequestHead, read_head, with_model
 from lodestar_router.tokens.service import TokenService
 
 _logger = logging.getLogger(__name__)
@@ -74,11 +76,15 @@ class RouteHandler:
         dispatcher: Dispatcher,
         metrics: Metrics,
         clock: Callable[[], float],
+        admission: Admission,
+        lag: LoopLag,
         goal: Goal = DEFAULT_GOAL,
         aliases: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.aliases = aliases  # of models
         self._fleet = fleet
+        self._admission = admission
+        self._lag = lag
         self._goal = goal
         self._prompts = PromptReader(tokens, fleet)
         self._dispatcher = dispatcher
@@ -98,6 +104,7 @@ class RouteHandler:
             client.send(500, error_body(500, "internal error", "internal_error"))
 
     async def _route(self, request: Request, client: ClientConnection) -> None:
+        self._lag.check()  # before any work
         request_id = request_id_of(request)
         encoding = request.header(b"content-encoding")
         if encoding not in (None, b"identity"):
@@ -115,9 +122,28 @@ class RouteHandler:
             head = structs.replace(head, model=model)
             request = structs.replace(request, body=with_model(request.body, model))
         goal = goal_for(request.headers, self._goal)
+        if reading is not None or self._admission.limited:
+            self._fleet.usable(head.model, self._clock())  # fail before any work or wait
+        if not self._admission.limited:
+            await self._send(request_id, request, head, reading, goal, client)
+            return
+        await self._admission.enter(head.model)
+        try:
+            await self._send(request_id, request, head, reading, goal, client)
+        finally:
+            self._admission.leave(head.model)
+
+    async def _send(
+        self,
+        request_id: str,
+        request: Request,
+        head: RequestHead,
+        reading: Reading | None,
+        goal: Goal | None,
+        client: ClientConnection,
+    ) -> None:
         prompt: Prompt | None = None
         if reading is not None:
-            self._fleet.usable(head.model, self._clock())  # fail before the work of tokenizing
             prompt = await self._prompts.prompt(reading, head.model)
         if client.gone:
             return

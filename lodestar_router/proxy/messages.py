@@ -9,7 +9,7 @@ from http import HTTPStatus
 
 import msgspec
 
-from lodestar_router.errors import RouterError
+from lodestar_router.errors import OverloadedError, RouterError
 
 Header = tuple[bytes, bytes]
 
@@ -126,7 +126,12 @@ def response(
     return b"\r\n".join(lines) + body
 
 
-_ERROR_TYPES = {400: "invalid_request_error", 404: "not_found_error", 405: "invalid_request_error"}
+_ERROR_TYPES = {
+    400: "invalid_request_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    429: "rate_limit_error",
+}
 
 
 def error_body(status: int, message: str, code: str) -> bytes:
@@ -147,6 +152,8 @@ def error_response(error: RouterError, *, close: bool = False) -> bytes:
     """The answer to a request that the router itself refuses or fails."""
     status = error.status_hint
     headers = _OF_STATUS.get(status, ())
+    if isinstance(error, OverloadedError):
+        headers = ((b"retry-after", b"%d" % error.retry_after_s),)
     return response(
         status, error_body(status, str(error), error.code), headers=headers, close=close
     )

@@ -46,6 +46,13 @@ class Metrics:
             ["client"],
             registry=self.registry,
         )
+        self._queue_wait = Histogram(
+            "lodestar:queue_wait_seconds",
+            "How long requests waited for their turn under --max-concurrent, if they did.",
+            [],
+            buckets=_TTFT_BUCKETS_S,
+            registry=self.registry,
+        )
         self._decisions = Counter(
             "lodestar:decisions",
             "Routing decisions by policy and what decided.",
@@ -146,6 +153,10 @@ class Metrics:
     def forget_client(self, client: str) -> None:
         """Drop the series of a client that has no key any more."""
         self._clients.remove_by_labels({"client": client})
+
+    def queued(self, wait_s: float) -> None:
+        """Observe the wait of a request that got its turn."""
+        self._queue_wait.labels().observe(wait_s)
 
     def retried(self, engine_id: str) -> None:
         """Count a request that `engine_id` failed and another engine gets."""

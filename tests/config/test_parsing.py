@@ -25,6 +25,10 @@ EVERY_SETTING = {
     "engine-ca": "engine-ca.pem",
     "engine-cert": "mine.pem",
     "engine-key": "mine.key",
+    "max-concurrent": "100",
+    "queue-depth": "10",
+    "queue-timeout": "2.5",
+    "max-loop-lag": "0.5",
     "drain-timeout": "60",
     "drain-delay": "5",
     "retries": "3",
@@ -97,6 +101,8 @@ def check_every_setting(config: Config) -> None:
     assert (config.tls_cert, config.tls_key) == (Path("cert.pem"), Path("key.pem"))
     assert (config.tls_client_ca, config.engine_ca) == (Path("ca.pem"), Path("engine-ca.pem"))
     assert (config.engine_cert, config.engine_key) == (Path("mine.pem"), Path("mine.key"))
+    assert (config.max_concurrent, config.queue_depth) == (100, 10)
+    assert (config.queue_timeout_s, config.max_loop_lag_s) == (2.5, 0.5)
     assert (config.drain_timeout_s, config.drain_delay_s) == (60.0, 5.0)
     assert (config.retries, config.retry_budget_ratio, config.resend_unanswered) == (3, 0.05, True)
     assert config.retry_statuses == {500, 503}

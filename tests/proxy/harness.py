@@ -16,6 +16,7 @@ from lodestar_router.core.prefix_index import PrefixIndex
 from lodestar_router.core.retry_budget import BURST, RetryBudget
 from lodestar_router.core.types import Decision, EngineId, EngineSpec, Outcome, RoutedRequest
 from lodestar_router.policy.baselines import RoundRobin
+from lodestar_router.proxy.admission import Admission, AdmissionLimits
 from lodestar_router.proxy.client_connection import Limits
 from lodestar_router.proxy.client_keys import ClientKeys
 from lodestar_router.proxy.control import ControlHandler
@@ -24,11 +25,13 @@ from lodestar_router.proxy.dispatcher import Dispatcher
 from lodestar_router.proxy.engine_pool import EnginePool
 from lodestar_router.proxy.forwarder import Forwarder
 from lodestar_router.proxy.handler import RouteHandler
+from lodestar_router.proxy.loop_lag import LoopLag
 from lodestar_router.proxy.metrics import Metrics
 from lodestar_router.proxy.retries import Retries
 from lodestar_router.proxy.server import Server
 from lodestar_router.tokens.service import TokenService
 
+UNLIMITED = AdmissionLimits(running=0, queued=0, queue_timeout_s=0.0)
 TIMEOUTS = Timeouts(connect_s=1.0, first_byte_s=0.0, idle_s=0.0, total_s=0.0)
 
 
@@ -67,6 +70,7 @@ class Edge:
     metrics: Metrics
     troubled: list[EngineId]
     pools: dict[EngineId, EnginePool]
+    lag: LoopLag
     clients: "list[RawClient]" = field(default_factory=list)
 
     async def client(self) -> "RawClient":
@@ -116,6 +120,7 @@ async def edge_before(
     resend: bool = False,
     hang_s: float = 0.0,
     keys: Sequence[ClientKey] = (),
+    admission: AdmissionLimits = UNLIMITED,
 ) -> AsyncIterator[Edge]:
     """Serve in front of `engines`, which are taken for up; round robin, no tokenizer."""
     fleet, index = Fleet(circuits=circuits), PrefixIndex()
@@ -152,7 +157,10 @@ async def edge_before(
         metrics=metrics,
         clock=time.monotonic,
     )
+    lag = LoopLag(0.25, clock=time.monotonic)
     routes = RouteHandler(
+        admission=Admission(admission, metrics=metrics, clock=time.monotonic),
+        lag=lag,
         fleet=fleet,
         tokens=TokenService({}),
         dispatcher=dispatcher,
@@ -171,7 +179,7 @@ async def edge_before(
     )
     port = await server.start("127.0.0.1", 0)
     try:
-        edge = Edge(port, fleet, server, recorder, metrics, troubled, pools)
+        edge = Edge(port, fleet, server, recorder, metrics, troubled, pools, lag)
         yield edge
     finally:
         for client in edge.clients:
