@@ -1,0 +1,177 @@
+"""The values files for the production-stack chart.
+
+PRODUCTION_STACK_CHART names a copy of its directory `helm`, version 0.1.12; what takes the
+chart itself is left out without it.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lodestar_router.config import parse
+from lodestar_router.discovery.hints import hints_in
+from tests.helm.rendering import HELM, Rendered, hardened, parsed, pod, values_of, volumes_match
+
+ROUTER = HELM / "values-lodestar.yaml"
+OVERLAYS = sorted(HELM.glob("values-lodestar*.yaml"))
+_CHART = os.environ.get("PRODUCTION_STACK_CHART", "")
+with_chart = pytest.mark.skipif(not _CHART, reason="PRODUCTION_STACK_CHART is not given")
+# modelSpec of the chart's own tests: without one it makes no engine.
+OWN_ENGINES = {
+    "servingEngineSpec": {
+        "modelSpec": [
+            {
+                "name": "own",
+                "repository": "vllm/vllm-openai",
+                "tag": "latest",
+                "modelURL": "m",
+                "replicaCount": 1,
+                "requestCPU": 1,
+                "requestMemory": "1Gi",
+                "requestGPU": 1,
+            }
+        ]
+    }
+}
+
+
+def rendered(*overlays: Path, **values: Any) -> Rendered:
+    """The production-stack chart with overlays over values of its own."""
+    return Rendered(Path(_CHART), {**OWN_ENGINES, **values_of(*overlays), **values})
+
+
+def engine_specs() -> list[Any]:
+    """Every modelSpec in the overlays."""
+    return [
+        pytest.param(spec, id=spec["name"])
+        for overlay in OVERLAYS
+        for spec in values_of(overlay).get("servingEngineSpec", {}).get("modelSpec", [])
+    ]
+
+
+def test_routers_own_arguments_are_flags_it_knows(tmp_path: Path) -> None:
+    extra = values_of(ROUTER)["routerSpec"]["extraArgs"]
+
+    config = parse(
+        [
+            *("--service-discovery", "k8s"),
+            *(argument.replace("/var/lib/lodestar", str(tmp_path)) for argument in extra),
+        ],
+        {},
+    )
+
+    assert config.routing_logic == "lodestar"
+    assert config.drain_timeout_s < 30  # Kubernetes kills then; the chart has no other
+
+
+@pytest.mark.parametrize("spec", engine_specs())
+def test_hints_name_the_ports_that_the_engine_opens(spec: dict[str, Any]) -> None:
+    flags = spec["vllmConfig"]["extraArgs"]
+    events = json.loads(flags[flags.index("--kv-events-config") + 1])
+
+    hints = hints_in(spec["podAnnotations"], {})
+
+    assert spec["vllmConfig"]["enablePrefixCaching"] is True
+    assert events["enable_kv_cache_events"] is True
+    assert events["publisher"] == "zmq"
+    assert hints.kv_events == (events["endpoint"],)
+    assert hints.kv_replay == (events["replay_endpoint"],)
+    assert hints.scheduler_stats == ("tcp://*:5559",)  # where the plugin binds by itself
+
+
+def test_gpu_kinds_of_the_mixed_fleet_differ() -> None:
+    specs = values_of(HELM / "values-lodestar-mixed-gpu.yaml")["servingEngineSpec"]["modelSpec"]
+
+    kinds = {hints_in(spec["podAnnotations"], {}).gpu for spec in specs}
+
+    assert kinds == {"A100", "A30"}
+    assert len({spec["modelURL"] for spec in specs}) == 1
+
+
+@with_chart
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
+def test_router_takes_the_arguments_of_the_chart(overlay: Path, tmp_path: Path) -> None:
+    spec = pod(rendered(ROUTER, overlay).one("Deployment", "router"))
+    (container,) = spec["containers"]
+
+    config = parsed(container, {"/var/lib/lodestar": tmp_path})
+
+    assert container["image"] == "lodestar-router:latest"
+    assert config.routing_logic == "lodestar"
+    assert config.service_discovery == "k8s"
+    assert config.k8s_namespace == "models"
+    assert config.k8s_label_selector == "environment=test,release=test"
+    assert container["ports"][0]["containerPort"] == config.port
+    assert container["readinessProbe"]["httpGet"]["path"] == "/ready"
+    assert hardened(spec)
+    assert volumes_match(spec)
+
+
+@with_chart
+def test_router_takes_static_engines_of_the_chart(tmp_path: Path) -> None:
+    values = values_of(ROUTER)
+    values["routerSpec"] |= {
+        "serviceDiscovery": "static",
+        "staticBackends": "http://a:8000,http://b:8000",
+        "staticModels": "m,m",
+    }
+    (container,) = pod(Rendered(Path(_CHART), values).one("Deployment", "router"))["containers"]
+
+    config = parsed(container, {"/var/lib/lodestar": tmp_path})
+
+    assert [spec.url for spec in config.engines] == ["http://a:8000", "http://b:8000"]
+
+
+@with_chart
+def test_router_alone_is_swapped_and_swapped_back() -> None:
+    before, swapped = rendered(), rendered(ROUTER)
+
+    changed = [
+        (old["kind"], old["metadata"]["name"])
+        for old, new in zip(before.objects, swapped.objects, strict=True)
+        if old != new
+    ]
+
+    assert changed == [("Deployment", "demo-deployment-router")]
+    old, new = (each.one("Deployment", "router")["spec"] for each in (before, swapped))
+    assert old["selector"] == new["selector"]  # Kubernetes refuses to change it
+
+
+@with_chart
+@pytest.mark.parametrize("name", ["engines", "mixed-gpu"])
+def test_engines_start_with_prefix_caching_and_events(name: str) -> None:
+    overlay = HELM / f"values-lodestar-{name}.yaml"
+
+    engines = rendered(ROUTER, overlay)
+
+    for spec in values_of(overlay)["servingEngineSpec"]["modelSpec"]:
+        template = engines.one("Deployment", f"-{spec['name']}-deployment-vllm")["spec"]["template"]
+        (container,) = template["spec"]["containers"]
+        command = container["command"]
+        assert "--enable-prefix-caching" in command
+        assert json.loads(command[command.index("--kv-events-config") + 1])
+        assert template["metadata"]["annotations"] == spec["podAnnotations"]
+        # Pods with these labels are what the chart tells the router to look for.
+        wanted = {"environment": "test", "release": "test"}
+        assert wanted.items() <= template["metadata"]["labels"].items()
+
+
+@with_chart
+def test_monitored_installs_scrape_router_and_engines() -> None:
+    objects = rendered(ROUTER, HELM / "values-lodestar-monitored.yaml")
+
+    assert objects.kinds().count("ServiceMonitor") == 2
+    service = objects.one("Service", "router")
+    ports = {port["name"] for port in service["spec"]["ports"]}
+    assert objects.one("ServiceMonitor", "router")["spec"]["endpoints"][0]["port"] in ports
+
+
+@with_chart
+def test_rights_that_the_chart_gives_are_enough() -> None:
+    (rule,) = rendered(ROUTER).one("Role", "reader")["rules"]
+
+    assert rule["resources"] == ["pods"]
+    assert {"get", "list", "watch"} <= set(rule["verbs"])
