@@ -34,7 +34,6 @@ from lodestar_router.features.serving import PublishedModel
 from lodestar_router.feedback import RouterFeedback
 from lodestar_router.model_identity import ModelIdentity
 from lodestar_router.proxy.admission import Admission
-from lodestar_router.proxy.client_connection import Limits
 from lodestar_router.proxy.client_keys import ClientKeys
 from lodestar_router.proxy.control import ControlHandler
 from lodestar_router.proxy.dispatcher import Dispatcher
@@ -44,7 +43,7 @@ from lodestar_router.proxy.loop_lag import LoopLag
 from lodestar_router.proxy.metrics import GaugeRow, Metrics
 from lodestar_router.proxy.server import Server
 from lodestar_router.reload import Reloader
-from lodestar_router.resilience import admission_of, circuits_of, retries_of
+from lodestar_router.resilience import admission_of, circuits_of, limits_of, retries_of
 from lodestar_router.static_checks import checks_of
 from lodestar_router.steering import Steering
 from lodestar_router.tasks import cancel, spawn
@@ -214,6 +213,7 @@ class Router:
         self._routes = RouteHandler(
             admission=Admission(admission_of(config), metrics=self.metrics, clock=self._clock),
             lag=self._lag,
+            json_depth=config.max_json_depth,
             fleet=self.fleet,
             tokens=self.tokenizers.service,
             dispatcher=dispatcher,
@@ -235,7 +235,7 @@ class Router:
                 ),
             ),
             pools=self.engines.pools,
-            limits=Limits(body_bytes=config.max_body_bytes),
+            limits=limits_of(config),
             keys=self.client_keys,
             tls=client_tls(config),
         )

@@ -6,7 +6,11 @@
     │   ├── UnauthorizedError  401
     │   ├── ForbiddenError     403
     │   ├── ModelNotFoundError 404
-    │   └── TooLargeError      413
+    │   ├── TooLargeError      413
+    │   ├── UrlTooLongError    414
+    │   ├── EncodingError      415
+    │   ├── ExpectationError   417
+    │   └── HeadTooLargeError  431
     ├── OverloadedError        429  as much is under way as may be
     ├── RouterBusyError        503  the router itself is behind
     ├── NoCandidateError       503  every engine was filtered out
@@ -66,10 +70,38 @@ class ModelNotFoundError(RequestError):
 
 
 class TooLargeError(RequestError):
-    """The request's body or head passes a limit of the router."""
+    """The request's body passes a limit of the router."""
 
     status_hint = 413
     code = "request_too_large"
+
+
+class UrlTooLongError(RequestError):
+    """The request's target passes a limit of the router."""
+
+    status_hint = 414
+    code = "url_too_long"
+
+
+class EncodingError(RequestError):
+    """The body is compressed: what it is about cannot be read without unpacking it."""
+
+    status_hint = 415
+    code = "unsupported_content_encoding"
+
+
+class ExpectationError(RequestError):
+    """The client expects what HTTP does not know."""
+
+    status_hint = 417
+    code = "expectation_failed"
+
+
+class HeadTooLargeError(RequestError):
+    """The request's headers pass a limit of the router."""
+
+    status_hint = 431
+    code = "headers_too_large"
 
 
 class OverloadedError(RouterError):

@@ -1,4 +1,4 @@
-"""The settings about overload and engines that fail, as the objects that obey them."""
+"""The settings about clients, overload and engines that fail, as the objects that obey them."""
 
 from random import Random
 
@@ -8,6 +8,7 @@ from lodestar_router.core.retry_budget import RetryBudget
 from lodestar_router.proxy.admission import AdmissionLimits
 from lodestar_router.proxy.deadlines import Timeouts
 from lodestar_router.proxy.metrics import Metrics
+from lodestar_router.proxy.request_reader import Limits
 from lodestar_router.proxy.retries import Retries
 
 
@@ -33,6 +34,16 @@ def admission_of(config: Config) -> AdmissionLimits:
         running=config.max_concurrent,
         queued=config.queue_depth,
         queue_timeout_s=config.queue_timeout_s,
+    )
+
+
+def limits_of(config: Config) -> Limits:
+    """What one client may make the router hold."""
+    return Limits(
+        body_bytes=config.max_body_bytes,
+        head_bytes=config.max_header_bytes,
+        header_count=config.max_headers,
+        target_bytes=config.max_url_bytes,
     )
 
 

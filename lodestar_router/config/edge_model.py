@@ -19,6 +19,10 @@ class EdgeConfig(DiscoveryConfig):
     engine_ca: Path | None
     engine_cert: Path | None
     engine_key: Path | None
+    max_header_bytes: int
+    max_headers: int
+    max_url_bytes: int
+    max_json_depth: int
     max_concurrent: int  # per model; 0: no limit
     queue_depth: int
     queue_timeout_s: float

@@ -5,7 +5,8 @@ from typing import Final
 from lodestar_router.config import converters as to
 from lodestar_router.config.setting import Setting
 
-_CLIENTS, _TLS, _LOAD, _DRAIN = "clients' keys", "TLS", "overload", "ending"
+_CLIENTS, _TLS, _LIMITS = "clients' keys", "TLS", "limits of one request"
+_LOAD, _DRAIN = "overload", "ending"
 
 
 def _file(name: str, field: str, help_text: str) -> Setting:
@@ -43,6 +44,27 @@ EDGE_SETTINGS: Final = (
     ),
     _file("engine-cert", "engine_cert", "certificate (PEM) to show to engines that ask for one"),
     _file("engine-key", "engine_key", "its private key, if that is in a file of its own"),
+    Setting(
+        name="max-header-bytes", field="max_header_bytes", group=_LIMITS, metavar="BYTES",
+        convert=to.whole(1024, 2**24), default="65536",
+        help="URL and headers of one request together, answered with 431 above",
+    ),
+    Setting(
+        name="max-headers", field="max_headers", group=_LIMITS, metavar="COUNT",
+        convert=to.whole(16, 10_000), default="256",
+        help="headers of one request, answered with 431 above; as many as vLLM takes",
+    ),
+    Setting(
+        name="max-url-bytes", field="max_url_bytes", group=_LIMITS, metavar="BYTES",
+        convert=to.whole(256, 2**24), default="8192",
+        help="path and query of one request, answered with 414 above",
+    ),
+    Setting(
+        name="max-json-depth", field="max_json_depth", group=_LIMITS, metavar="LEVELS",
+        convert=to.whole(8, 900), default="200",
+        help="how deeply a request body may nest, answered with 400 above; the deepest JSON "
+        "schemas need some 50",
+    ),
     Setting(
         name="max-concurrent", field="max_concurrent", group=_LOAD, metavar="COUNT",
         convert=to.whole(0, 1_000_000), default="0",

@@ -1,6 +1,6 @@
 """One client's connection: bytes in, whole requests out, answers back in order.
 
-HTTP is parsed by llhttp (httptools). A request is handed to the application as
+A request is handed to the application as
 one task once its last byte is here; the next pipelined one waits for its end.
 A client that goes away cancels the task of its request.
 
@@ -14,23 +14,14 @@ import struct
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Protocol, cast
 
 import httptools
 
-from lodestar_router.errors import RequestError, TooLargeError
+from lodestar_router.errors import RequestError
 from lodestar_router.proxy.messages import Header, Request, error_body, error_response, response
+from lodestar_router.proxy.request_reader import Limits, RequestReader
 from lodestar_router.tasks import spawn
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What one client may make the router hold."""
-
-    body_bytes: int = 64 * 1024 * 1024  # a 1M-token prompt is about 6 MiB of JSON
-    head_bytes: int = 65_536  # nginx allows 4 x 8 KiB, Go 1 MiB
-    pipelined_bytes: int = 1024 * 1024  # read while an earlier request still runs
 
 
 class Pausable(Protocol):
@@ -64,7 +55,7 @@ class ClientConnection(asyncio.Protocol):
         self._limits = limits
         self._connections = connections
         self._loop = loop
-        self._parser = httptools.HttpRequestParser(self)
+        self.reader = RequestReader(limits, loop.time, deliver=self._deliver, invite=self._invite)
         self._waiting: deque[Request] = deque()
         self._waiting_bytes = 0
         self._task: asyncio.Task[None] | None = None
@@ -72,23 +63,13 @@ class ClientConnection(asyncio.Protocol):
         self._slow = False  # more is written than the client has read
         self._closing = False
         self._draining = False
-        self.last = False  # the request that is read is to be the last one
         self.active_at_s = loop.time()
         self.transport: asyncio.Transport
-        self._reset_message()
-
-    def _reset_message(self) -> None:
-        self._target = b""
-        self._headers: list[Header] = []
-        self._head_bytes = 0
-        self._body: list[bytes] = []
-        self._body_bytes = 0
-        self._refusal: RequestError | None = None
 
     @property
     def busy(self) -> bool:
         """Whether a request is being read or answered."""
-        return self._task is not None or self._head_bytes > 0
+        return self._task is not None or self.reader.begun
 
     @property
     def answering(self) -> bool:
@@ -122,13 +103,13 @@ class ClientConnection(asyncio.Protocol):
             return
         self.active_at_s = self._loop.time()
         try:
-            self._parser.feed_data(data)
+            self.reader.feed(data)
         except httptools.HttpParserUpgrade:
             # An offer to upgrade (Java's client makes one with every request) is
             # declined by answering in HTTP/1.1; what follows cannot be parsed.
             self.drain()
-        except httptools.HttpParserError as error:
-            self._refuse(self._refusal or RequestError(f"malformed HTTP request: {error}"))
+        except RequestError as error:
+            self._refuse(error)
         if self._waiting_bytes > self._limits.pipelined_bytes:
             self.transport.pause_reading()
 
@@ -148,62 +129,11 @@ class ClientConnection(asyncio.Protocol):
         if self._source is not None:
             self._source.resume_reading()
 
-    # llhttp's side
+    def _invite(self) -> None:
+        if self._task is None:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def on_url(self, url: bytes) -> None:
-        """Part of the request target."""
-        self._target += url
-        self._head_bytes += len(url)
-        if self._head_bytes > self._limits.head_bytes:
-            self._refuse_head()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """One header."""
-        self._headers.append((name.lower(), value))
-        self._head_bytes += len(name) + len(value) + 4
-        if self._head_bytes > self._limits.head_bytes:
-            self._refuse_head()
-
-    def _refuse_head(self) -> None:
-        self._refusal = TooLargeError(f"the request's head passes {self._limits.head_bytes} bytes")
-        raise self._refusal
-
-    def on_headers_complete(self) -> None:
-        """The head is whole: refuse what is known to be too large, invite the rest."""
-        for name, value in self._headers:
-            if name == b"content-length" and int(value) > self._limits.body_bytes:
-                self._raise_too_large()
-            if name == b"expect" and value.lower() == b"100-continue" and self._task is None:
-                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    def on_body(self, body: bytes) -> None:
-        """Part of the body."""
-        self._body_bytes += len(body)
-        if self._body_bytes > self._limits.body_bytes:
-            self._raise_too_large()
-        self._body.append(body)
-
-    def _raise_too_large(self) -> None:
-        self._refusal = TooLargeError(
-            f"the request's body passes the limit of {self._limits.body_bytes} bytes"
-        )
-        raise self._refusal
-
-    def on_message_complete(self) -> None:
-        """A whole request is here."""
-        http_1_0 = self._parser.get_http_version() == "1.0"
-        request = Request(
-            method=self._parser.get_method(),
-            target=self._target,
-            path=self._target.partition(b"?")[0].decode("latin-1"),
-            headers=self._headers,
-            body=self._body[0] if len(self._body) == 1 else b"".join(self._body),
-            http_1_0=http_1_0,
-            keep_alive=self._parser.should_keep_alive() and not http_1_0 and not self.last,
-            received_at_s=self._loop.time(),
-        )
-        size_bytes = self._head_bytes + self._body_bytes
-        self._reset_message()
+    def _deliver(self, request: Request, size_bytes: int) -> None:
         if self._task is None and not self._closing:
             self._start(request)
         else:

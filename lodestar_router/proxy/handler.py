@@ -17,11 +17,12 @@ from lodestar_router.core.blocks import Prompt
 from lodestar_router.core.fleet import Fleet
 from lodestar_router.core.goal import DEFAULT_GOAL, Goal
 from lodestar_router.core.types import RoutedRequest
-from lodestar_router.errors import RequestError, RouterError
+from lodestar_router.errors import EncodingError, RequestError, RouterError
 from lodestar_router.proxy.admission import Admission
 from lodestar_router.proxy.client_connection import ClientConnection
 from lodestar_router.proxy.dispatcher import Dispatcher
 from lodestar_router.proxy.goal_headers import goal_for
+from lodestar_router.proxy.json_depth import check_depth
 from lodestar_router.proxy.loop_lag import LoopLag
 from lodestar_router.proxy.messages import Request, error_body, error_response
 from lodestar_router.proxy.metrics import Metrics
@@ -78,6 +79,7 @@ class RouteHandler:
         clock: Callable[[], float],
         admission: Admission,
         lag: LoopLag,
+        json_depth: int = 200,
         goal: Goal = DEFAULT_GOAL,
         aliases: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
@@ -86,6 +88,7 @@ class RouteHandler:
         self._admission = admission
         self._lag = lag
         self._goal = goal
+        self._json_depth = json_depth
         self._prompts = PromptReader(tokens, fleet)
         self._dispatcher = dispatcher
         self._metrics = metrics
@@ -107,8 +110,9 @@ class RouteHandler:
         self._lag.check()  # before any work
         request_id = request_id_of(request)
         encoding = request.header(b"content-encoding")
-        if encoding not in (None, b"identity"):
-            raise RequestError("compressed request bodies are not supported")
+        if encoding is not None and encoding.lower() != b"identity":
+            raise EncodingError("compressed request bodies are not supported")
+        check_depth(request.body, self._json_depth)
         reading: Reading | None = None
         if request.path in _PROMPT_PATHS and self._dispatcher.policy.reads_prompt:
             reading = self._prompts.begin(request.path, request.body)

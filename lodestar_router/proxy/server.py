@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 
 from lodestar_router.core.types import EngineId
 from lodestar_router.errors import ConfigError, RequestError
-from lodestar_router.proxy.client_connection import ClientConnection, Limits
+from lodestar_router.proxy.client_connection import ClientConnection
 from lodestar_router.proxy.client_keys import ClientKeys
 from lodestar_router.proxy.control import Access, ControlHandler
 from lodestar_router.proxy.deadlines import SWEEP_S
 from lodestar_router.proxy.engine_pool import EnginePool
 from lodestar_router.proxy.handler import ROUTED_PATHS, RouteHandler
 from lodestar_router.proxy.messages import Request, error_body, error_response
+from lodestar_router.proxy.request_reader import Limits
 from lodestar_router.tasks import cancel, spawn
 
 _logger = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ class Server:
     def _connection(self) -> ClientConnection:
         loop = asyncio.get_running_loop()
         connection = ClientConnection(self._handle, self._limits, self.connections, loop)
-        connection.last = self._leaving
+        connection.reader.last = self._leaving
         return connection
 
     async def _handle(self, request: Request, client: ClientConnection) -> None:
@@ -139,7 +140,7 @@ class Server:
         began_s = asyncio.get_running_loop().time()
         self._control.leaving = self._leaving = True
         for connection in self.connections:
-            connection.last = True
+            connection.reader.last = True
         await _until(lambda: False, began_s + min(delay_s, drain_s), at_once)
         if self._server is not None:
             self._server.close()

@@ -25,6 +25,10 @@ EVERY_SETTING = {
     "engine-ca": "engine-ca.pem",
     "engine-cert": "mine.pem",
     "engine-key": "mine.key",
+    "max-header-bytes": "32768",
+    "max-headers": "100",
+    "max-url-bytes": "4096",
+    "max-json-depth": "64",
     "max-concurrent": "100",
     "queue-depth": "10",
     "queue-timeout": "2.5",
@@ -101,6 +105,8 @@ def check_every_setting(config: Config) -> None:
     assert (config.tls_cert, config.tls_key) == (Path("cert.pem"), Path("key.pem"))
     assert (config.tls_client_ca, config.engine_ca) == (Path("ca.pem"), Path("engine-ca.pem"))
     assert (config.engine_cert, config.engine_key) == (Path("mine.pem"), Path("mine.key"))
+    assert (config.max_header_bytes, config.max_headers) == (32_768, 100)
+    assert (config.max_url_bytes, config.max_json_depth) == (4096, 64)
     assert (config.max_concurrent, config.queue_depth) == (100, 10)
     assert (config.queue_timeout_s, config.max_loop_lag_s) == (2.5, 0.5)
     assert (config.drain_timeout_s, config.drain_delay_s) == (60.0, 5.0)

@@ -17,7 +17,6 @@ from lodestar_router.core.retry_budget import BURST, RetryBudget
 from lodestar_router.core.types import Decision, EngineId, EngineSpec, Outcome, RoutedRequest
 from lodestar_router.policy.baselines import RoundRobin
 from lodestar_router.proxy.admission import Admission, AdmissionLimits
-from lodestar_router.proxy.client_connection import Limits
 from lodestar_router.proxy.client_keys import ClientKeys
 from lodestar_router.proxy.control import ControlHandler
 from lodestar_router.proxy.deadlines import Timeouts
@@ -27,6 +26,7 @@ from lodestar_router.proxy.forwarder import Forwarder
 from lodestar_router.proxy.handler import RouteHandler
 from lodestar_router.proxy.loop_lag import LoopLag
 from lodestar_router.proxy.metrics import Metrics
+from lodestar_router.proxy.request_reader import Limits
 from lodestar_router.proxy.retries import Retries
 from lodestar_router.proxy.server import Server
 from lodestar_router.tokens.service import TokenService

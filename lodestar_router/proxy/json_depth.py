@@ -1,0 +1,34 @@
+"""How deeply a JSON text nests, without parsing it.
+
+In       a request's body.
+Out      its depth, exact for valid JSON; for anything else some number.
+Cost     two counts for a body with few brackets; else 1-2 ns per byte.
+"""
+
+import numpy as np
+
+from lodestar_router.errors import RequestError
+
+_STRUCTURE = b'[]{}"'
+_NOT_STRUCTURE = bytes(set(range(256)) - set(_STRUCTURE))
+_STEPS = bytes.maketrans(b"[{]}", bytes([1, 1, 255, 255]))  # 255: -1
+
+
+def check_depth(body: bytes, most: int) -> None:
+    """Do nothing if the body nests no deeper than `most`.
+
+    Raises:
+        RequestError: it does.
+    """
+    if body.count(b"{") + body.count(b"[") > most and depth_of(body) > most:
+        raise RequestError(f"the request body nests deeper than {most} levels")
+
+
+def depth_of(body: bytes) -> int:
+    """The most brackets that are open at once, those in strings aside."""
+    unescaped = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    outside = b"".join(unescaped.translate(None, _NOT_STRUCTURE).split(b'"')[::2])
+    if not outside:
+        return 0
+    steps = np.frombuffer(outside.translate(_STEPS), dtype=np.int8)
+    return int(np.cumsum(steps, dtype=np.int64).max())
