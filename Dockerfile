@@ -17,12 +17,15 @@ COPY lodestar_router lodestar_router
 # Built without isolation, so that constraints.txt also pins the build tools.
 RUN /opt/lodestar/bin/pip install -c constraints.txt setuptools \
     && /opt/lodestar/bin/pip install -c constraints.txt --no-build-isolation .
-# Headers, tests and tools of torch are 200 MB that running it does not read.
+# Headers, tests and tools of torch are 200 MB that running it does not read; importing it
+# looks for torch_shm_manager.
 # Byte code is made here, because nothing can be written later; hashes instead of times, so
 # that the same sources give the same bytes.
 RUN cd /opt/lodestar/lib/python3*/site-packages \
-    && rm -rf torch/bin torch/include torch/test torch/share/cmake \
+    && rm -rf torch/include torch/test torch/share/cmake \
+    && find torch/bin -type f ! -name torch_shm_manager -delete \
     && /opt/lodestar/bin/pip uninstall -y setuptools pip \
+    && /opt/lodestar/bin/python -c 'import lodestar_router.cli, lodestar_router.learning.trainer' \
     && find . -name __pycache__ -prune -exec rm -rf {} + \
     && python -m compileall -q -j 0 --invalidation-mode unchecked-hash lodestar_router aiohttp \
        huggingface_hub jinja2 kubernetes_asyncio numpy prometheus_client tokenizers yaml zmq
