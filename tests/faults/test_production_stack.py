@@ -64,9 +64,29 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "proxy.test_failures:test_client_that_leaves_aborts_its_engine_request",
         "proxy.test_timeouts:test_client_that_reads_nothing_is_cut_off_and_its_request_aborted",
     ),
-    "no limit of body size": ("proxy.test_edge:test_too_large_body_is_413_and_closes",),
+    "no limit of body size, headers, URL or nesting": (
+        "proxy.test_edge:test_too_large_body_is_413_and_closes",
+        "proxy.test_smuggling:test_what_passes_a_limit_is_refused_by_its_name",
+        "proxy.test_smuggling:test_a_line_without_end_is_not_read_for_ever",
+    ),
     "shutdown waits without bound, then streams are cut": (
         "proxy.test_failures:test_stop_lets_running_streams_end",
+        "test_signals:test_sigterm_takes_readiness_then_the_port_and_lets_streams_end",
+        "test_signals:test_what_runs_longer_than_the_drain_is_told_why_it_ends",
+    ),
+    "#855, #626, #876, #905: no queue, no admission, no shedding": (
+        "proxy.test_admission:test_full_is_429_with_retry_after_and_the_rest_is_answered_in_turn",
+        "proxy.test_admission:test_a_client_that_leaves_while_it_waits_costs_nothing",
+        "proxy.test_admission:test_a_router_that_is_behind_sheds_and_still_says_how_it_is",
+        "test_health_under_load:test_health_is_answered_within_a_second_at_any_load",
+    ),
+    "#759, #937: no keys of clients; anybody may use control endpoints": (
+        "proxy.test_client_keys:test_only_known_keys_are_let_in",
+        "proxy.test_client_keys:test_who_may_use_what",
+    ),
+    "#1040: request ids and model names write lines into the log": (
+        "test_secrets:test_what_is_no_request_id_is_replaced",
+        "test_secrets:test_what_is_no_name_of_a_model_is_refused_and_not_repeated",
     ),
     # discovery
     "#1091: a deletion missed while the watch reconnects leaves a ghost": (
