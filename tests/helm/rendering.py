@@ -52,17 +52,18 @@ def pod(deployment: dict[str, Any]) -> dict[str, Any]:
 
 def values_of(*files: Path) -> Values:
     """Values files merged as Helm does: mappings key by key, all else replaced."""
-    merged: Values = {}
+    values: Values = {}
     for file in files:
-        merged = _merged(merged, yaml.safe_load(file.read_text(encoding="utf-8")))
-    return merged
+        values = merged(values, yaml.safe_load(file.read_text(encoding="utf-8")))
+    return values
 
 
-def _merged(below: Values, above: Values) -> Values:
+def merged(below: Values, above: Values) -> Values:
+    """Mappings key by key; of all else what is above."""
     both = {**below, **above}
     for key in below.keys() & above.keys():
         if isinstance(below[key], dict) and isinstance(above[key], dict):
-            both[key] = _merged(below[key], above[key])
+            both[key] = merged(below[key], above[key])
     return both
 
 

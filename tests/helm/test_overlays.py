@@ -6,6 +6,8 @@ chart itself is left out without it.
 
 import json
 import os
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,21 @@ import pytest
 
 from lodestar_router.config import parse
 from lodestar_router.discovery.hints import hints_in
-from tests.helm.rendering import HELM, Rendered, hardened, parsed, pod, values_of, volumes_match
+from tests.helm.rendering import (
+    HELM,
+    ROOT,
+    Rendered,
+    hardened,
+    merged,
+    parsed,
+    pod,
+    values_of,
+    volumes_match,
+)
 
 ROUTER = HELM / "values-lodestar.yaml"
 OVERLAYS = sorted(HELM.glob("values-lodestar*.yaml"))
+_VERSION = "0.1.12"
 _CHART = os.environ.get("PRODUCTION_STACK_CHART", "")
 with_chart = pytest.mark.skipif(not _CHART, reason="PRODUCTION_STACK_CHART is not given")
 # modelSpec of the chart's own tests: without one it makes no engine.
@@ -123,6 +136,43 @@ def test_router_takes_static_engines_of_the_chart(tmp_path: Path) -> None:
     config = parsed(container, {"/var/lib/lodestar": tmp_path})
 
     assert [spec.url for spec in config.engines] == ["http://a:8000", "http://b:8000"]
+
+
+@with_chart
+def test_settings_of_the_other_router_leave_no_flag_behind(tmp_path: Path) -> None:
+    others = {
+        "routingLogic": "kvaware",
+        "sessionKey": "x-user-id",
+        "rootPath": "/vllm",
+        "prefixMinMatchLength": 128,
+        "engineScrapeInterval": 15,
+        "requestStatsWindow": 60,
+        "lmcacheControllerPort": "9000",
+        "lmcacheControllerReplyPort": "9001",
+        "lmcacheControllerHeartbeatPort": "9002",
+        "otel": {"endpoint": "collector:4317", "secure": True},
+    }
+    values = merged({"routerSpec": others}, values_of(ROUTER))
+    (container,) = pod(Rendered(Path(_CHART), values).one("Deployment", "router"))["containers"]
+
+    config = parsed(container, {"/var/lib/lodestar": tmp_path})
+
+    assert config.routing_logic == "lodestar"
+
+
+@with_chart
+def test_patch_gives_the_router_time_to_end(tmp_path: Path) -> None:
+    copy = tmp_path / "checkout" / "helm"
+    shutil.copytree(_CHART, copy)
+    (patch,) = (ROOT / "patches" / f"production-stack-chart-{_VERSION}").glob("*.patch")
+    subprocess.run(["git", "apply", patch], cwd=copy.parent, check=True)
+    values = merged(values_of(ROUTER), {"routerSpec": {"terminationGracePeriodSeconds": 305}})
+
+    without, patched = Rendered(copy, values_of(ROUTER)), Rendered(copy, values)
+
+    assert without.objects == Rendered(Path(_CHART), values_of(ROUTER)).objects
+    spec = pod(patched.one("Deployment", "router"))
+    assert spec["terminationGracePeriodSeconds"] == 305
 
 
 @with_chart
