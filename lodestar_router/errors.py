@@ -6,6 +6,7 @@
     │   ├── UnauthorizedError  401
     │   ├── ForbiddenError     403
     │   ├── ModelNotFoundError 404
+    │   ├── SlowHeadError      408
     │   ├── TooLargeError      413
     │   ├── UrlTooLongError    414
     │   ├── EncodingError      415
@@ -67,6 +68,13 @@ class ModelNotFoundError(RequestError):
 
     status_hint = 404
     code = "model_not_found"
+
+
+class SlowHeadError(RequestError):
+    """The client takes too long to say what it wants."""
+
+    status_hint = 408
+    code = "request_head_timeout"
 
 
 class TooLargeError(RequestError):

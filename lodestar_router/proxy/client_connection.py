@@ -18,7 +18,7 @@ from typing import Protocol, cast
 
 import httptools
 
-from lodestar_router.errors import RequestError
+from lodestar_router.errors import RequestError, SlowHeadError
 from lodestar_router.proxy.messages import Header, Request, error_body, error_response, response
 from lodestar_router.proxy.request_reader import Limits, RequestReader
 from lodestar_router.tasks import spawn
@@ -112,6 +112,11 @@ class ClientConnection(asyncio.Protocol):
             self._refuse(error)
         if self._waiting_bytes > self._limits.pipelined_bytes:
             self.transport.pause_reading()
+
+    def check(self, now_s: float) -> None:
+        """Give up a client that takes too long to say what it wants."""
+        if self.reader.overdue(now_s) and not self._closing:
+            self._refuse(SlowHeadError("the head of the request did not come in time"))
 
     def eof_received(self) -> bool:
         """A half-closed client can no longer be told from one that left."""

@@ -35,6 +35,7 @@ class Limits:
     head_bytes: int = 65_536  # nginx allows 4 x 8 KiB, Go 1 MiB
     header_count: int = 256  # as vLLM
     target_bytes: int = 8192  # as nginx
+    head_s: float = 60.0  # as nginx
     pipelined_bytes: int = 1024 * 1024  # read while an earlier request still runs
 
 
@@ -59,6 +60,7 @@ class RequestReader:
 
     def _reset(self) -> None:
         self._target = b""
+        self._begun_at_s = 0.0
         self._headers: list[Header] = []
         self._head_bytes = 0
         self._head_complete = False
@@ -71,6 +73,11 @@ class RequestReader:
     def begun(self) -> bool:
         """Whether part of a request is here."""
         return self._head_bytes > 0
+
+    def overdue(self, now_s: float) -> bool:
+        """Whether the head of a request has been coming for too long, byte after byte."""
+        waits = self.begun and not self._head_complete
+        return waits and now_s - self._begun_at_s > self._limits.head_s
 
     def feed(self, data: bytes) -> None:
         """Take what was read."""
@@ -94,6 +101,8 @@ class RequestReader:
 
     def on_url(self, url: bytes) -> None:
         """Part of the request target."""
+        if not self._target:
+            self._begun_at_s = self._clock()
         self._target += url
         self._head_bytes += len(url)
         if self._head_bytes > self._limits.target_bytes:

@@ -118,6 +118,7 @@ class Server:
         for pool in list(self._pools.values()):
             pool.sweep(now_s)
         for connection in list(self.connections):
+            connection.check(now_s)
             idle_s = now_s - connection.active_at_s
             if connection.answering or idle_s < _KEEP_CLIENT_S:
                 continue

@@ -4,9 +4,12 @@ The engine behind counts what reaches it. Nothing that was hidden in another
 request ever does, and an ambiguous request ends its connection.
 """
 
+import asyncio
+
 import pytest
 
 from lodestar_router.proxy.request_reader import Limits
+from lodestar_router.tasks import spawn
 from tests.fake_engine import FakeEngine
 from tests.proxy.harness import completion, edge_before, get, post
 
@@ -218,6 +221,20 @@ async def test_a_line_without_end_is_not_read_for_ever(begin: bytes) -> None:
             sent_bytes += 1000
 
         assert sent_bytes < 10_000_000
+
+
+async def test_a_head_that_comes_byte_by_byte_is_not_waited_for_for_ever() -> None:
+    async with edge_before(limits=Limits(head_s=0.2)) as edge:
+        client = await edge.client()
+        await client.send(POST + b"X: ")
+        reading = spawn(client.reply(), name="reply")
+        while not reading.done():
+            client.writer.write(b"y")
+            await asyncio.sleep(0.02)
+
+        assert reading.result().status == 408
+        assert reading.result().json()["error"]["code"] == "request_head_timeout"
+        assert await client.closed()
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "GZIP", "br", "gzip, identity"])
