@@ -64,6 +64,8 @@ def count_everything_once(router: Router, engine: str) -> None:
     metrics.first_token(replace(decision, arm=Arm.LEARNED), ttft_s=0.1)
     metrics.ended(engine, Ending.COMPLETED)
     metrics.refused(errors.NoCandidateError.code)
+    metrics.asked("client")
+    metrics.queued(0.1)
     metrics.retried(engine)
     metrics.retry_denied()
     metrics.engine_failed(engine, errors.EngineError.cause)
