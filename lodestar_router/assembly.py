@@ -47,7 +47,7 @@ from lodestar_router.resilience import admission_of, circuits_of, limits_of, ret
 from lodestar_router.static_checks import checks_of
 from lodestar_router.steering import Steering
 from lodestar_router.tasks import cancel, spawn
-from lodestar_router.tls import client_tls
+from lodestar_router.tls import client_tls, load_own
 from lodestar_router.tokenizers import Tokenizers
 from lodestar_router.trainer.link import TrainerLink
 
@@ -88,6 +88,7 @@ class Router:
         )
         self.steering = Steering(config)
         self.metrics = Metrics()
+        self._tls = client_tls(config)
         self.client_keys = ClientKeys(self.metrics, config.client_keys)
         self.engines = EngineSet(
             fleet=self.fleet,
@@ -150,6 +151,8 @@ class Router:
             ConfigError: it cannot be done; everything is as before.
         """
         before = self._config
+        if self._tls is not None and before.tls_cert is not None:
+            load_own(self._tls, before.tls_cert, before.tls_key)
         config, waiting = taken_over(before, read)
         self.parts.config = config
         try:
@@ -237,7 +240,7 @@ class Router:
             pools=self.engines.pools,
             limits=limits_of(config),
             keys=self.client_keys,
-            tls=client_tls(config),
+            tls=self._tls,
         )
 
     def describe_engines(self) -> list[dict[str, Any]]:

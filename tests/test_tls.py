@@ -130,6 +130,26 @@ async def test_an_engine_that_is_not_trusted_gets_nothing(
     await engine.stop()
 
 
+async def test_a_renewed_certificate_is_shown_after_a_reload(
+    ours: Certificates, strange: Certificates, tmp_path: Path
+) -> None:
+    engine = await FakeEngine().start()
+    renewed = tmp_path / "own.pem"
+    renewed.write_text(ours.own.read_text())
+    async with routing(engine.url, "--tls-cert", renewed) as (router, port):
+        assert await ask(port, client_context(ours)) == 200
+
+        renewed.write_text("half a certificate")
+        refused = await router.reload()
+        assert await ask(port, client_context(ours)) == 200
+        renewed.write_text(strange.own.read_text())
+        taken = await router.reload()
+
+        assert (refused, taken) == (False, True)
+        assert await ask(port, client_context(strange)) == 200
+    await engine.stop()
+
+
 def test_wrong_files_are_named_on_one_line(
     ours: Certificates, strange: Certificates, tmp_path: Path
 ) -> None:
