@@ -1,6 +1,7 @@
 """The learned policy: a physical base, a bounded learned residual, a price for others' delay.
 
-    predicted_i = base_i * exp(g_i + c_i)       cost_i = predicted_i + price_i, lowest wins
+    predicted_i = base_i * exp(g_i + c_i)
+    cost_i      = predicted_i^2 / long_ttft + price_i, lowest wins; other goals: objective.py
 
     base_i   t0 + (pending + own uncached tokens) * s_per_token, rates of i's GPU kind
     g_i      residual of the served net, |g| <= 2.5; 0 without a trusted model

@@ -1,13 +1,13 @@
 """The cost of each candidate under each objective, in seconds; the lowest wins.
 
-    ttft        ttft_i + price_i
-    ttft_tail   E(ttft_i^2) / long_ttft + price_i
+    ttft        E(ttft_i^2) / long_ttft + price_i
+    ttft_tail   E(ttft_i^3) / long_ttft^2 + price_i
     e2e         ttft_i + price_i + output * tpot_i + others_i
     tpot        TPOT_TTFT_WEIGHT * (ttft_i + price_i) + output * tpot_i + others_i
     goodput     slo * (1 - kept_i) + GOODPUT_OTHERS_WEIGHT * (price_i + others_i * slo / answer_slo)
 
     ttft_i, price_i             lodestar.py, congestion.py
-    E(ttft_i^2)                 ttft_i^2 * exp(2 spread_i^2), log-normal around the prediction
+    E(ttft_i^n)                 ttft_i^n * exp(n^2 spread_i^2 / 2), log-normal around the prediction
     spread_i                    standard deviation of ln(observed / predicted TTFT)
     long_ttft                   what TAIL_SHARE of predicted TTFTs lately were above
     output, tpot_i, others_i    features/decoding.py
@@ -15,8 +15,11 @@
                                 taken as log-normal and independent
     slo, answer_slo             limit of TTFT; that of TPOT times `output`
 
-A square makes requests that wait little anyway give way to those that wait long. A
-high quantile of ttft_i in its place changes nothing: engines are about equally
+A square makes requests that wait little anyway give way, by the price, to those that
+wait long: they go where their prefix is. Against ttft_i + price_i that lowered both the
+mean TTFT (by 4 %) and its P99 (by 9 to 16 %) over 12 cells of perf.routing near the knee,
+two seeds each; a power of 1.5 did less, and the cube gives some of the mean for P90 and P99.
+A high quantile of ttft_i in its place changes nothing: engines are about equally
 predictable, so it ranks them as the mean does.
 
 In       predictions of every candidate.
@@ -33,6 +36,7 @@ from lodestar_router.core.types import DecodeForecast
 
 NEED_DECODING = frozenset({Objective.E2E, Objective.TPOT, Objective.GOODPUT})
 TAIL_SHARE = 0.05
+_POWERS = {Objective.TTFT: 2, Objective.TTFT_TAIL: 3}
 # Without some weight on TTFT requests would queue for ever where decoding is fast.
 TPOT_TTFT_WEIGHT = 0.3
 # Most of those that are delayed still keep their limits.
@@ -51,8 +55,9 @@ class Prospects(Struct, frozen=True, kw_only=True):
 
 def objective_costs(goal: Goal, prospects: Prospects) -> list[float]:
     """Costs by the module's formulas."""
-    if goal.objective is Objective.TTFT_TAIL and prospects.long_ttft_s is not None:
-        return _tail_costs(prospects, prospects.long_ttft_s)
+    power = _POWERS.get(goal.objective)
+    if power is not None and prospects.long_ttft_s is not None:
+        return _convex_costs(prospects, prospects.long_ttft_s, power)
     pairs = zip(prospects.ttft_s, prospects.prices_s, strict=True)
     ttft_costs = [ttft + price for ttft, price in pairs]
     forecast = prospects.forecast
@@ -67,9 +72,10 @@ def objective_costs(goal: Goal, prospects: Prospects) -> list[float]:
     ]
 
 
-def _tail_costs(prospects: Prospects, long_ttft_s: float) -> list[float]:
+def _convex_costs(prospects: Prospects, long_ttft_s: float, power: int) -> list[float]:
+    scale, half_square = long_ttft_s ** (1 - power), 0.5 * power * power
     return [
-        ttft * ttft * math.exp(2.0 * spread * spread) / long_ttft_s + price
+        ttft**power * math.exp(half_square * spread * spread) * scale + price
         for ttft, price, spread in zip(
             prospects.ttft_s, prospects.prices_s, prospects.spread, strict=True
         )

@@ -9,7 +9,7 @@
     propensity of i = (1 - share) * [i equal] / |equal| + share * [i explorable] / |explorable|
 
 A model that learns only from its own choices never finds out that it overrates an
-engine. Exploring costs at most share * max_extra_s predicted seconds per request.
+engine. Exploring costs at most share * max_extra_s per request, in the objective's seconds.
 
 In       costs in seconds, one per candidate; a random source.
 Out      a Pick; its propensity is that of the candidate under the whole rule.
@@ -28,7 +28,8 @@ from lodestar_router.features.rates import own_uncached_tokens
 # Closer than a prediction can tell apart: typical errors are tens of percent.
 NEAR_TIE_RATIO = 0.02
 NEAR_TIE_S = 0.001  # below this, timing noise of the network and the event loop rules
-EXPLORE_RATIO = 0.2  # well within one typical error
+# Of a cost that grows as the square of TTFT: 20 % of TTFT, well within one typical error.
+EXPLORE_RATIO = 0.44
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

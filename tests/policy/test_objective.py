@@ -66,21 +66,24 @@ def test_lengthening_the_answers_of_others_costs(objective: Objective) -> None:
     assert best(of(objective), own_s=(0.5, 0.5), others_s=(8.0, 1.0)) == 1
 
 
-def test_the_tail_shuns_the_engine_whose_prediction_is_unsure() -> None:
-    unsure = {"own_s": (0.5, 0.6), "spread": (0.9, 0.2)}
+@pytest.mark.parametrize("objective", [Objective.TTFT, Objective.TTFT_TAIL])
+def test_an_engine_whose_prediction_is_unsure_is_shunned(objective: Objective) -> None:
+    assert best(of(objective), own_s=(0.5, 0.6), spread=(0.2, 0.2)) == 0
+    assert best(of(objective), own_s=(0.5, 0.6), spread=(0.9, 0.2)) == 1
 
-    assert best(of(Objective.TTFT), **unsure) == 0
-    assert best(of(Objective.TTFT_TAIL), **unsure) == 1
 
-
-def test_for_the_tail_a_short_wait_yields_and_a_long_one_does_not() -> None:
+@pytest.mark.parametrize("objective", [Objective.TTFT, Objective.TTFT_TAIL])
+def test_a_short_wait_yields_and_a_long_one_does_not(objective: Objective) -> None:
     """The same 0.2 s for the request against 0.1 s for others."""
-    early = {"own_s": (0.1, 0.3), "prices_s": (0.1, 0.0)}
-    late = {"own_s": (2.0, 2.2), "prices_s": (0.1, 0.0)}
+    assert best(of(objective), own_s=(0.1, 0.3), prices_s=(0.1, 0.0)) == 1
+    assert best(of(objective), own_s=(2.0, 2.2), prices_s=(0.1, 0.0)) == 0
 
-    assert best(of(Objective.TTFT), **early) == best(of(Objective.TTFT), **late) == 0
-    assert best(of(Objective.TTFT_TAIL), **early) == 1
-    assert best(of(Objective.TTFT_TAIL), **late) == 0
+
+def test_the_tail_pays_more_for_a_long_wait_than_the_mean_does() -> None:
+    long_wait = {"own_s": (1.5, 1.2), "prices_s": (0.0, 1.3)}
+
+    assert best(of(Objective.TTFT), **long_wait) == 0
+    assert best(of(Objective.TTFT_TAIL), **long_wait) == 1
 
 
 def test_goodput_gives_up_what_is_lost_and_keeps_what_can_be_kept() -> None:

@@ -46,7 +46,7 @@ def test_of_near_ties_the_one_with_the_least_to_compute() -> None:
 @pytest.mark.parametrize(
     ("costs", "max_extra_s", "explorable"),
     [
-        pytest.param([1.0, 1.15, 1.3], 0.5, {0, 1}, id="a-fifth-of-the-lowest"),
+        pytest.param([1.0, 1.4, 1.5], 0.9, {0, 1}, id="a-share-of-the-lowest"),
         pytest.param([1.0, 1.04, 1.15], 0.05, {0, 1}, id="at-most-so-many-seconds"),
         pytest.param([1.0, 1.5], 0.5, {0}, id="nothing-near"),
         pytest.param([1.0, 1.01], 0.0, {0, 1}, id="near-ties-always"),
