@@ -19,16 +19,16 @@ RUN /opt/lodestar/bin/pip install -c constraints.txt setuptools \
     && /opt/lodestar/bin/pip install -c constraints.txt --no-build-isolation .
 # Headers, tests and tools of torch are 200 MB that running it does not read; importing it
 # looks for torch_shm_manager.
-# Byte code is made here, because nothing can be written later; hashes instead of times, so
-# that the same sources give the same bytes.
-RUN cd /opt/lodestar/lib/python3*/site-packages \
-    && rm -rf torch/include torch/test torch/share/cmake \
-    && find torch/bin -type f ! -name torch_shm_manager -delete \
-    && /opt/lodestar/bin/pip uninstall -y setuptools pip \
-    && /opt/lodestar/bin/python -c 'import lodestar_router.cli, lodestar_router.learning.trainer' \
+# Byte code is made here, because nothing can be written later, of all but what only the
+# trainer reads; with hashes instead of times, so that the same sources give the same bytes.
+WORKDIR /opt/lodestar
+RUN rm -rf lib/python3*/site-packages/torch/include lib/python3*/site-packages/torch/test \
+    && find lib/python3*/site-packages/torch/bin -type f ! -name torch_shm_manager -delete \
+    && bin/pip uninstall -y setuptools pip \
+    && bin/python -c 'import lodestar_router.cli, lodestar_router.learning.trainer' \
     && find . -name __pycache__ -prune -exec rm -rf {} + \
-    && python -m compileall -q -j 0 --invalidation-mode unchecked-hash lodestar_router aiohttp \
-       huggingface_hub jinja2 kubernetes_asyncio numpy prometheus_client tokenizers yaml zmq
+    && bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash \
+       -x '/(torch|torchgen|functorch|sympy|networkx|mpmath)/' /opt/lodestar/lib
 
 FROM ${PYTHON}
 COPY --from=build /opt/lodestar /opt/lodestar
