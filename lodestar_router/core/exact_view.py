@@ -16,7 +16,8 @@ side store it twice, and it is gone only after the second removal.
 
 In       events of one stream in order; reservations of this router.
 Out      one bit of the key table; counts; whether anything is known to be missing.
-Cost     about 3.5 us per event of one block. Memory about 350 bytes per block.
+Cost     about 3 us to store a block that comes alone, 1 us to remove it; 0.5 us for
+         both where many come at once. Memory about 350 bytes per block.
 Errors   none: what cannot be named is counted, and the view is `damaged`.
 Source   vllm/v1/core/block_pool.py at v0.32.0: cache_full_blocks,
          _maybe_evict_cached_block, reset_prefix_cache.
@@ -29,7 +30,7 @@ than they have, which makes the view damaged once the bound is passed.
 
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
-from itertools import islice, repeat
+from itertools import islice
 
 from lodestar_router.core.blocks import stored_keys
 from lodestar_router.core.key_counts import KeyCounts
@@ -192,9 +193,21 @@ class ExactView:
             self.orphans += len(event.block_hashes)
             self.damaged = True
             return
-        self._hold(event.block_hashes, keys)
+        hashes = event.block_hashes
+        if len(hashes) != 1 or not self._hold_alone(hashes[0], keys[0]):
+            self._hold(hashes, keys)
         if len(self._by_hash) + self._repeat_total > self.bound_blocks:
             self._drop_oldest()
+
+    def _hold_alone(self, block_hash: BlockHash, key: int) -> bool:
+        """Add one block unless it is known: most that an answer fills come so."""
+        if block_hash in self._by_hash or key in self._stored.keys:
+            return False
+        self._by_hash[block_hash] = key
+        self._stored.keys.add(key)
+        if key not in self._reserved.keys:
+            self._table.set((key,), self.bit)
+        return True
 
     def _hold(self, hashes: Sequence[BlockHash], keys: Sequence[int]) -> None:
         """Add blocks; those up to the end of a prompt in flight have our bit already.
@@ -245,8 +258,8 @@ class ExactView:
         return True
 
     def _forget(self, hashes: Iterable[BlockHash]) -> None:
-        found = list(map(self._by_hash.pop, hashes, repeat(None)))
-        keys = [key for key in found if key is not None]
+        pop = self._by_hash.pop
+        keys = [key for each in hashes if (key := pop(each, None)) is not None]
         self._unhold(self._stored.remove(keys), self._reserved)
 
     def _drop_oldest(self) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 
 class KeyCounts:
-    """`keys` is for reading only."""
+    """`keys` is for reading, and for adding one that is not in it."""
 
     __slots__ = ("_further", "keys")
 

@@ -6,7 +6,7 @@ matching a prompt against any number of views costs one lookup per block.
 In       claim/free a bit, set or clear it for keys.
 Out      leading(keys, bits) -> per bit, how many leading keys carry it.
 Cost     leading: about 0.06 us per block, plus 1 us per view that drops out.
-         set, clear: about 0.05 us per key, 0.1 us where other views hold it.
+         set, clear: about 0.07 us per key.
          Memory: about 110 bytes per distinct key, shared by all views.
 """
 
@@ -38,23 +38,21 @@ class KeyTable:
         """Give a bit back; its owner has cleared it from every key."""
         self._bits_in_use &= ~bit
 
-    def set(self, keys: Collection[int], bit: int) -> None:
+    def set(self, keys: Iterable[int], bit: int) -> None:
         """`bit` holds `keys` from now on."""
         masks = self._masks
-        if masks.keys().isdisjoint(keys):
-            masks.update(zip(keys, repeat(bit)))
-        else:
-            for key in keys:
-                masks[key] = masks.get(key, 0) | bit
+        get = masks.get
+        for key in keys:
+            masks[key] = get(key, 0) | bit
 
-    def clear(self, keys: Collection[int], bit: int) -> None:
+    def clear(self, keys: Iterable[int], bit: int) -> None:
         """`bit` holds `keys` no more; nothing happens to those it did not hold."""
-        masks = self._masks
-        taken = list(map(masks.pop, keys, repeat(0)))
-        if taken.count(bit) != len(taken):  # of some key `bit` is not the only holder
-            for key, mask in zip(keys, taken, strict=True):
-                if mask & ~bit:
-                    masks[key] = mask & ~bit
+        masks, others = self._masks, ~bit
+        pop = masks.pop
+        for key in keys:
+            mask = pop(key, 0) & others
+            if mask:
+                masks[key] = mask
 
     def leading(
         self, keys: Sequence[int], bits: int, own: Collection[int] = ()

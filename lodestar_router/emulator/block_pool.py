@@ -7,7 +7,7 @@ queue is least recently used first; those without content go to the front.
 In       numbers of blocks, block keys.
 Out      block ids; KV events in the order of the changes, with the blocks that lose
          their content for one allocation in one event.
-Cost     O(1) per block.
+Cost     about 0.1 us per block to hand it out, and as much to store its content.
 Errors   none: callers ask `free_count` before they allocate.
 Source   vllm/v1/core/block_pool.py and kv_cache_utils.py at v0.32.0.
 
