@@ -23,6 +23,10 @@ from lodestar_router.proxy.verdict import Verdict, verdict_on, verdict_on_refusa
 class Feedback(Protocol):
     """Who learns from decisions and their late labels."""
 
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether it wants to know how many tokens answers have."""
+
     def decided(self, request: RoutedRequest, decision: Decision) -> None:
         """A request is being sent where `decision` says."""
 
@@ -151,7 +155,9 @@ class Attempt:
         self._metrics.ended(self._decision.engine_id, ending)
         self._judge(self._refusal or verdict_on(answer, error, hurried=hurried))
         whole = answer if ending is Ending.COMPLETED else None
-        usage = None if whole is None else usage_in(whole.tail)
+        usage = None
+        if whole is not None and (self._prompt is not None or self._feedback.counts_tokens):
+            usage = usage_in(whole.tail)
         self._observe(ending, None if whole is None else self._output_tokens(whole, usage))
         if self._prompt is not None and usage is not None:
             self._compare(self._prompt, usage)

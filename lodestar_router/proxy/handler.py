@@ -6,9 +6,9 @@ Errors   every RouterError becomes its status; anything else is a bug, logged, a
 """
 
 import logging
-import os
 import re
 from collections.abc import Callable, Mapping
+from random import Random
 from types import MappingProxyType
 
 from msgspec import structs
@@ -93,6 +93,7 @@ class RouteHandler:
         self._dispatcher = dispatcher
         self._metrics = metrics
         self._clock = clock
+        self._ids = Random()  # seeded by the system: unique, not secret
 
     async def __call__(self, request: Request, client: ClientConnection) -> None:
         """Answer one request."""
@@ -108,7 +109,7 @@ class RouteHandler:
 
     async def _route(self, request: Request, client: ClientConnection) -> None:
         self._lag.check()  # before any work
-        request_id = request_id_of(request)
+        request_id = self._request_id(request)
         encoding = request.header(b"content-encoding")
         if encoding is not None and encoding.lower() != b"identity":
             raise EncodingError("compressed request bodies are not supported")
@@ -166,10 +167,9 @@ class RouteHandler:
         )
         await self._dispatcher.route(routed, prompt, request, client)
 
-
-def request_id_of(request: Request) -> str:
-    """The client's own id if it is printable and short, else a new one."""
-    given = request.header(b"x-request-id")
-    if given is not None and _REQUEST_ID.fullmatch(given):
-        return given.decode("ascii")
-    return os.urandom(16).hex()
+    def _request_id(self, request: Request) -> str:
+        """The client's own id if it is printable and short, else a new one."""
+        given = request.header(b"x-request-id")
+        if given is not None and _REQUEST_ID.fullmatch(given):
+            return given.decode("ascii")
+        return f"{self._ids.getrandbits(128):032x}"

@@ -52,20 +52,21 @@ class Request(msgspec.Struct, frozen=True):
         return None
 
 
-def _nominated(headers: Sequence[Header]) -> frozenset[bytes]:
-    """Header names that `Connection` declares to be hop-by-hop."""
-    for name, value in headers:
-        if name == b"connection":
-            names = {token.strip().lower() for token in value.split(b",")}
-            return frozenset(names - {b"close", b"keep-alive", b""})
-    return frozenset()
+def _nominated(connection: bytes) -> set[bytes]:
+    """Header names that a `Connection` header declares to be hop-by-hop."""
+    names = {token.strip().lower() for token in connection.split(b",")}
+    return names - {b"close", b"keep-alive", b""}
 
 
 def _crossing(headers: Sequence[Header], banned: frozenset[bytes]) -> list[bytes]:
-    nominated = _nominated(headers)
-    if nominated:
-        banned = banned | nominated
-    return [name + b": " + value for name, value in headers if name not in banned]
+    """The lines of headers that are neither banned nor nominated."""
+    lines: list[bytes] = []
+    for name, value in headers:
+        if name not in banned:
+            lines.append(name + b": " + value)
+        elif name == b"connection" and (nominated := _nominated(value)) - banned:
+            return _crossing(headers, banned | nominated)
+    return lines
 
 
 def engine_request(
