@@ -5,6 +5,7 @@ Exit codes: 0 after a drain, 2 with one line on stderr for input it cannot start
 """
 
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -74,6 +75,9 @@ async def _serve(config: Config, read: Callable[[], Config]) -> int:
 async def _route(router: Router, config: Config, signals: Signals) -> None:
     try:
         port = await router.start()
+        # What is there now stays: no full collection has to look at it again.
+        gc.collect()
+        gc.freeze()
         _logger.info(
             "lodestar-router %s on %s://%s:%d, %d engines, policy %s",
             __version__,

@@ -22,7 +22,7 @@ from lodestar_router.proxy.admission import Admission
 from lodestar_router.proxy.client_connection import ClientConnection
 from lodestar_router.proxy.dispatcher import Dispatcher
 from lodestar_router.proxy.goal_headers import goal_for
-from lodestar_router.proxy.json_depth import check_depth
+from lodestar_router.proxy.json_depth import JSON_DEPTH, check_depth
 from lodestar_router.proxy.loop_lag import LoopLag
 from lodestar_router.proxy.messages import Request, error_body, error_response
 from lodestar_router.proxy.metrics import Metrics
@@ -79,7 +79,7 @@ class RouteHandler:
         clock: Callable[[], float],
         admission: Admission,
         lag: LoopLag,
-        json_depth: int = 200,
+        json_depth: int = JSON_DEPTH,
         goal: Goal = DEFAULT_GOAL,
         aliases: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
@@ -89,7 +89,7 @@ class RouteHandler:
         self._lag = lag
         self._goal = goal
         self._json_depth = json_depth
-        self._prompts = PromptReader(tokens, fleet)
+        self._prompts = PromptReader(tokens, fleet, json_depth=json_depth)
         self._dispatcher = dispatcher
         self._metrics = metrics
         self._clock = clock
@@ -113,12 +113,12 @@ class RouteHandler:
         encoding = request.header(b"content-encoding")
         if encoding is not None and encoding.lower() != b"identity":
             raise EncodingError("compressed request bodies are not supported")
-        check_depth(request.body, self._json_depth)
         reading: Reading | None = None
         if request.path in _PROMPT_PATHS and self._dispatcher.policy.reads_prompt:
             reading = self._prompts.begin(request.path, request.body)
             head = reading.head
         else:
+            check_depth(request.body, self._json_depth)
             head = read_head(request.body)
         if len(head.model) > _MODEL_CHARS or not head.model.isprintable():
             raise RequestError("'model' cannot be the name of a model")  # nor stand in a log

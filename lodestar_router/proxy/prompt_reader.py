@@ -18,6 +18,7 @@ import xxhash
 
 from lodestar_router.core.blocks import Prompt
 from lodestar_router.core.fleet import Fleet
+from lodestar_router.proxy.json_depth import JSON_DEPTH, check_depth
 from lodestar_router.proxy.request_body import RequestHead, read_whole
 from lodestar_router.tokens.service import Prompted, TokenService
 from lodestar_router.tokens.tokenizer import Tokenizer
@@ -61,8 +62,14 @@ class PromptReader:
     """See the module."""
 
     def __init__(
-        self, tokens: TokenService, fleet: Fleet, *, remembered_bytes: int = REMEMBERED_BYTES
+        self,
+        tokens: TokenService,
+        fleet: Fleet,
+        *,
+        json_depth: int = JSON_DEPTH,
+        remembered_bytes: int = REMEMBERED_BYTES,
     ) -> None:
+        self._json_depth = json_depth
         self._tokens = tokens
         self._fleet = fleet
         self._limit_bytes = remembered_bytes
@@ -74,13 +81,14 @@ class PromptReader:
         """Read the head.
 
         Raises:
-            RequestError: see read_whole.
+            RequestError: see check_depth and read_whole.
         """
         key = (path, xxhash.xxh3_64_intdigest(body))
         known = self._remembered.get(key)
         if known is not None and known.body == body:
             self._remembered.move_to_end(key)
             return Reading(path, body, known.head, key, None, known)
+        check_depth(body, self._json_depth)
         head, decoded = read_whole(body)
         return Reading(path, body, head, key, decoded)
 
