@@ -232,6 +232,29 @@ def test_moving_decodes_together_equals_moving_them_one_by_one(
     assert together == apart
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_not_looking_again_at_a_queue_head_that_cannot_fit_changes_nothing(
+    variant: dict[str, Any], seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skipped = 0
+    is_stuck = Scheduler._is_stuck
+
+    def counted(scheduler: Scheduler, sequence: Sequence) -> bool:
+        nonlocal skipped
+        stuck = is_stuck(scheduler, sequence)
+        skipped += stuck
+        return stuck
+
+    monkeypatch.setattr(Scheduler, "_is_stuck", counted)
+    skipping = trace(engine(ShapeStepTime(), **variant), seed)
+    monkeypatch.setattr(Scheduler, "_is_stuck", lambda *_: False)
+    looking = trace(engine(ShapeStepTime(), **variant), seed)
+
+    assert skipping == looking
+    assert skipped or "num_blocks" not in variant or "reserve_full_sequence" in variant
+
+
 def one_by_one(scheduler: Scheduler, batch: object) -> int:
     budget = scheduler._config.max_num_batched_tokens
     return scheduler._schedule_one_by_one(batch, budget)  # type: ignore[arg-type]
