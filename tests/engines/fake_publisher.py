@@ -73,6 +73,8 @@ class FakePublisher:
         self._task = None
         self._pub.close()
         self._router.close()
+        for port in self._ports:
+            await _refusing(port)
 
     async def restart(self) -> None:
         await self.stop()
@@ -127,6 +129,17 @@ def stored(name: int) -> BlockStored:
     return BlockStored(
         block_hashes=(name,), parent_block_hash=None, token_ids=[name], block_size_tokens=1
     )
+
+
+async def _refusing(port: int) -> None:
+    """Wait until nobody listens: ZeroMQ closes sockets in a thread of its own."""
+    while True:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            return
+        writer.close()
+        await asyncio.sleep(0.001)
 
 
 async def _bind(socket: "zmq.asyncio.Socket", port: int) -> int:
