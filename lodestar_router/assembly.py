@@ -44,6 +44,7 @@ from lodestar_router.proxy.metrics import GaugeRow, Metrics
 from lodestar_router.proxy.server import Server
 from lodestar_router.reload import Reloader
 from lodestar_router.resilience import admission_of, circuits_of, limits_of, retries_of
+from lodestar_router.services import Services
 from lodestar_router.static_checks import checks_of
 from lodestar_router.steering import Steering
 from lodestar_router.tasks import cancel, spawn
@@ -225,6 +226,7 @@ class Router:
             goal=config.goal,
             aliases=config.static_aliases,
         )
+        self._services = Services(fleet=self.fleet, watches=self.watches, metrics=self.metrics)
         return Server(
             routes=self._routes,
             control=ControlHandler(
@@ -237,6 +239,7 @@ class Router:
                     self._config, self._reloader.error, engines_known=not self.discovery.failed
                 ),
             ),
+            services=self._services.handlers,
             pools=self.engines.pools,
             limits=limits_of(config),
             keys=self.client_keys,

@@ -9,7 +9,7 @@ from lodestar_router.config.live import shown_live
 from lodestar_router.core.fleet import EngineState, Fleet
 from lodestar_router.core.prefix_index import PrefixIndex
 from lodestar_router.core.types import CircuitState, EngineId, PrefixViewKind
-from lodestar_router.engines.watch import EngineWatch
+from lodestar_router.engines.watch import SLEEP, EngineWatch
 from lodestar_router.features.serving import PublishedModel
 from lodestar_router.proxy.metrics import GaugeRow
 from lodestar_router.trainer.link import TrainerLink
@@ -41,10 +41,12 @@ def describe_engine(
         "up": state.up,
         "reason": state.reason,
         "holds": dict(state.holds),
+        "sleeping": SLEEP in state.holds,
         "since_s": None if state.changed_at_s is None else now_s - state.changed_at_s,
         "circuit": state.circuit.describe(now_s),
         "version": state.version,
         "serving_models": [card["id"] for card in state.cards],
+        "created": state.added_at_unix_s,
         "labels": dict(state.spec.labels),
         "load": None
         if load is None

@@ -13,6 +13,7 @@ Errors   none but at the start: first_probes().
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Collection, Sequence
 
 from lodestar_router.core.fleet import Fleet
@@ -135,7 +136,7 @@ class EngineSet:
     def _add(self, engine: Discovered) -> None:
         spec = engine.spec
         self._running[spec.engine_id] = engine
-        self._fleet.add(spec)
+        self._fleet.add(spec).added_at_unix_s = time.time_ns() // 1_000_000_000
         self._index.add_engine(spec.engine_id)
         pool = self.pools[spec.engine_id] = self._make_pool(spec)
         watch = self.watches[spec.engine_id] = self._make_watch(self._make_api(spec), pool)

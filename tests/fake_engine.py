@@ -57,6 +57,9 @@ class FakeEngine:
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/version", self._version)
         app.router.add_get("/is_sleeping", self._is_sleeping)
+        app.router.add_post("/sleep", self._sleep)
+        app.router.add_post("/wake_up", self._sleep)
+        app.router.add_get("/v1/audio/voices", self._post)
         app.router.add_post("/{path:.*}", self._post)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
@@ -83,6 +86,15 @@ class FakeEngine:
             raise web.HTTPNotFound
         return web.json_response({"is_sleeping": self.sleeping})
 
+    async def _sleep(self, request: web.Request) -> web.Response:
+        if self.sleeping is None:
+            raise web.HTTPNotFound
+        self.requests.append((request.raw_path, dict(request.headers), await request.read()))
+        if request.query.get("level") == "9":
+            return web.json_response({"error": {"message": "no such level"}}, status=400)
+        self.sleeping = request.path == "/sleep"
+        return web.Response()
+
     async def _metrics(self, _: web.Request) -> web.Response:
         await asyncio.sleep(self.metrics_delay_s)
         if not self.has_metrics:
@@ -103,7 +115,7 @@ class FakeEngine:
         if self.behaviour == "error":
             return web.json_response({"error": {"message": "no"}}, status=500)
         try:
-            parsed = json.loads(body)
+            parsed = json.loads(body or b"{}") if request.content_type.endswith("json") else {}
             if self.behaviour == "until_close":
                 return await self._until_close(request)
             return await (self._stream if parsed.get("stream") else self._whole)(request)

@@ -49,6 +49,7 @@ class EngineState:
     inflight_decode_tokens: int = 0
     dispatched_total: int = 0
     circuit: Circuit = field(default_factory=Circuit)
+    added_at_unix_s: int = 0  # wall clock: the one time that outlives this process
 
     def serves(self, model: str) -> bool:
         """Whether the engine's model list names `model`."""

@@ -139,6 +139,7 @@ class RoutedRequest(Struct, frozen=True, kw_only=True):
     session_id: str | None = None
     goal: Goal | None = None  # None: the policy's own
     num_answers: int = 1  # asked for at once, OpenAI's `n`
+    pinned: EngineId | None = None  # the only engine that will do; None: any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

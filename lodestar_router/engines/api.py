@@ -116,6 +116,32 @@ class EngineApi:
         """
         await self._call("POST", path, timeout_s, payload)
 
+    async def relay(
+        self, method: str, target: str, body: bytes, *, request_id: str, timeout_s: float
+    ) -> tuple[int, bytes]:
+        """Somebody else's call of a control endpoint, with the router's key: (status, body).
+
+        Raises:
+            EngineError: no answer.
+        """
+        headers = {**self._headers, "X-Request-Id": request_id}
+        if body:
+            headers["Content-Type"] = "application/json"
+        try:
+            async with self._session.request(
+                method,
+                self.spec.url + target,
+                data=body or None,
+                headers=headers,
+                timeout=aiohttp.ClientTimeout(total=timeout_s),
+                allow_redirects=False,
+            ) as answer:
+                return answer.status, await answer.read()
+        except TimeoutError as error:
+            raise EngineTimeoutError("the engine did not answer in time") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise EngineError("the engine did not answer") from error
+
     async def _json(
         self, method: str, path: str, timeout_s: float, payload: dict[str, Any] | None = None
     ) -> Any:

@@ -169,6 +169,11 @@ class EngineWatch:
         if self._has_health:
             self._has_health = await self.api.healthy(timeout_s)
 
+    async def look_asleep(self) -> None:
+        """Ask now whether the engine sleeps."""
+        self._can_sleep = True
+        await self._look_asleep(self._settings.probe_timeout_s)
+
     async def _look_asleep(self, timeout_s: float) -> None:
         """Hold the engine while it sleeps: a request would wait until somebody wakes it."""
         try:

@@ -46,7 +46,7 @@ class ClientKeys:
             self._metrics.forget_client(name)
 
     def admit(self, request: Request, *, admin: bool) -> Request:
-        """The request without its key.
+        """The request without its key, and with the name that goes with it.
 
         Args:
             admin: only a key marked so will do.
@@ -65,7 +65,7 @@ class ClientKeys:
             self._metrics.refused(ForbiddenError.code)
             raise ForbiddenError("this needs an admin key")
         headers = [header for header in request.headers if header[0] not in _BEARING]
-        return structs.replace(request, headers=headers)
+        return structs.replace(request, headers=headers, client=key.name)
 
     def _digest(self, key: bytes) -> bytes:
         return blake2b(key, key=self._secret, digest_size=32).digest()

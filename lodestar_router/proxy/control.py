@@ -1,7 +1,6 @@
 """The router's own endpoints: what it serves, how it is, what it decided."""
 
 from collections.abc import Callable
-from enum import Enum
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -12,19 +11,12 @@ from lodestar_router.core.fleet import Fleet
 from lodestar_router.proxy.client_connection import ClientConnection
 from lodestar_router.proxy.messages import Request
 from lodestar_router.proxy.metrics import Metrics
+from lodestar_router.proxy.service import Access
 
 Describe = Callable[[], Any]
 
 _MODELS = "/v1/models"
 _OPEN = frozenset({"/health", "/ready", "/metrics", "/version"})  # probes and scrapers have no key
-
-
-class Access(Enum):
-    """Whose keys open an endpoint."""
-
-    ALL = "all"
-    CLIENTS = "clients"
-    ADMINS = "admins"
 
 
 class ControlHandler:

@@ -6,7 +6,7 @@ of the same instant, is decided on counts that include this one.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from msgspec import Struct
 
@@ -115,12 +115,22 @@ class Dispatcher:
         self, passage: _Passage, error: EngineError, refusing: EngineId | None = None
     ) -> bool:
         """Whether another engine is there, and may be asked."""
-        excluded = {*passage.failed, refusing} if refusing else passage.failed
+        excluded = self._excluded(passage)
+        if refusing:
+            excluded = {*excluded, refusing}
         try:
             self._fleet.usable(passage.routed.model, self._clock(), excluded=excluded)
         except NoCandidateError:
             return False
         return self._retries.allows(error, passage.paid)
+
+    def _excluded(self, passage: _Passage) -> Collection[EngineId]:
+        """Engines that the request may not be sent to."""
+        pinned = passage.routed.pinned
+        if pinned is None:
+            return passage.failed
+        others = {state.spec.engine_id for state in self._fleet} - {pinned}
+        return others | passage.failed.keys()
 
     def _decide(self, passage: _Passage) -> Decision:
         """Choose among the engines that have not failed the request.
@@ -131,7 +141,7 @@ class Dispatcher:
         """
         routed, prompt, fleet = passage.routed, passage.prompt, self._fleet
         try:
-            states = fleet.usable(routed.model, routed.now_s, excluded=passage.failed)
+            states = fleet.usable(routed.model, routed.now_s, excluded=self._excluded(passage))
         except NoCandidateError:
             if passage.failed:
                 raise list(passage.failed.values())[-1] from None
@@ -146,7 +156,8 @@ class Dispatcher:
             for engine_id in engine_ids
         ]
         decision = self.policy.choose(routed, candidates)
-        if passage.failed or (len(states) < len(fleet) and fleet.troubled):
+        limited = len(states) < len(fleet) and routed.pinned is None
+        if passage.failed or (limited and fleet.troubled):
             excluded = fleet.why_not(routed.model, engine_ids, passage.failed)
             decision = replace(decision, excluded=excluded)
         return decision

@@ -1,73 +1,55 @@
 """The routed endpoints: from a client's request to a RoutedRequest and its Prompt.
 
-In       whole POST requests whose JSON body names a model.
+In       whole requests that name a model: in JSON, in a form, in the query.
 Out      an engine's answer, or an OpenAI error object of the router's own.
 Errors   every RouterError becomes its status; anything else is a bug, logged, and 500.
 """
 
 import logging
-import re
 from collections.abc import Callable, Mapping
-from random import Random
 from types import MappingProxyType
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from lodestar_router.core.blocks import Prompt
 from lodestar_router.core.fleet import Fleet
 from lodestar_router.core.goal import DEFAULT_GOAL, Goal
-from lodestar_router.core.types import RoutedRequest
-from lodestar_router.errors import EncodingError, RequestError, RouterError
+from lodestar_router.core.types import EngineId, RoutedRequest
+from lodestar_router.errors import EncodingError, RouterError
 from lodestar_router.proxy.admission import Admission
 from lodestar_router.proxy.client_connection import ClientConnection
 from lodestar_router.proxy.dispatcher import Dispatcher
+from lodestar_router.proxy.engine_ids import engine_meant, without_id
+from lodestar_router.proxy.form_head import FormHead
 from lodestar_router.proxy.goal_headers import goal_for
-from lodestar_router.proxy.json_depth import JSON_DEPTH, check_depth
+from lodestar_router.proxy.head_reader import body_for, check_model, guessed_tokens, head_of
+from lodestar_router.proxy.json_depth import JSON_DEPTH
 from lodestar_router.proxy.loop_lag import LoopLag
 from lodestar_router.proxy.messages import Request, error_body, error_response
 from lodestar_router.proxy.metrics import Metrics
 from lodestar_router.proxy.prompt_reader import PromptReader, Reading
-from lodestar_router.proxy.request_body import RequestHead, read_head, with_model
+from lodestar_router.proxy.request_body import RequestHead
+from lodestar_router.proxy.request_ids import RequestIds
+from lodestar_router.proxy.routed_paths import PROMPT_PATHS
 from lodestar_router.tokens.service import TokenService
 
 _logger = logging.getLogger(__name__)
 
-# Endpoints of vLLM that serve one request of one model (vllm/entrypoints at v0.32.0).
-ROUTED_PATHS = frozenset(
-    {
-        "/v1/chat/completions",
-        "/v1/completions",
-        "/v1/embeddings",
-        "/v1/responses",
-        "/v1/messages",
-        "/v1/messages/count_tokens",
-        "/v1/score",
-        "/score",
-        "/v1/rerank",
-        "/v2/rerank",
-        "/rerank",
-        "/pooling",
-        "/classify",
-        "/tokenize",
-        "/detokenize",
-        "/v1/audio/speech",
-        "/v1/images/generations",
-        "/invocations",
-    }
-)
-# Those whose prompt is known well enough to look for it in KV caches.
-_PROMPT_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
 
-_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+class _Asked(Struct, frozen=True):
+    """A request, and what was read of it."""
 
-_MODEL_CHARS = 512
-
-# For requests whose prompt is not tokenized: a guess from the body's size.
-_BYTES_PER_TOKEN = 4
+    request_id: str
+    request: Request
+    head: RequestHead
+    reading: Reading | None
+    form: FormHead | None
+    goal: Goal | None
+    pinned: EngineId | None
 
 
 class RouteHandler:
-    """Handles every request to one of `ROUTED_PATHS`."""
+    """Handles every request to one of the routed paths."""
 
     def __init__(
         self,
@@ -93,83 +75,82 @@ class RouteHandler:
         self._dispatcher = dispatcher
         self._metrics = metrics
         self._clock = clock
-        self._ids = Random()  # seeded by the system: unique, not secret
+        self._ids = RequestIds()
 
     async def __call__(self, request: Request, client: ClientConnection) -> None:
         """Answer one request."""
+        request_id = self._ids.of(request)
         try:
-            await self._route(request, client)
+            await self._route(request_id, request, client)
         except RouterError as error:
             self._metrics.refused(error.code)
-            client.write(error_response(error, close=not request.keep_alive))
+            client.write(error_response(error, close=not request.keep_alive, request_id=request_id))
         except Exception:  # the edge: a bug must not take the connection down
-            _logger.exception("request failed in the router")
+            _logger.exception("request %s failed in the router", request_id)
             self._metrics.refused("internal_error")
-            client.send(500, error_body(500, "internal error", "internal_error"))
+            body = error_body(500, "internal error", "internal_error")
+            client.send(500, body, headers=((b"x-request-id", request_id.encode()),))
 
-    async def _route(self, request: Request, client: ClientConnection) -> None:
+    async def _route(self, request_id: str, request: Request, client: ClientConnection) -> None:
         self._lag.check()  # before any work
-        request_id = self._request_id(request)
         encoding = request.header(b"content-encoding")
         if encoding is not None and encoding.lower() != b"identity":
             raise EncodingError("compressed request bodies are not supported")
         reading: Reading | None = None
-        if request.path in _PROMPT_PATHS and self._dispatcher.policy.reads_prompt:
+        form: FormHead | None = None
+        if request.path in PROMPT_PATHS and self._dispatcher.policy.reads_prompt:
             reading = self._prompts.begin(request.path, request.body)
             head = reading.head
         else:
-            check_depth(request.body, self._json_depth)
-            head = read_head(request.body)
-        if len(head.model) > _MODEL_CHARS or not head.model.isprintable():
-            raise RequestError("'model' cannot be the name of a model")  # nor stand in a log
+            head, form = head_of(request, self._json_depth)
+        check_model(head.model)
         model = self.aliases.get(head.model)
         if model is not None:
             head = structs.replace(head, model=model)
-            request = structs.replace(request, body=with_model(request.body, model))
+            request = structs.replace(request, body=body_for(request, model, form))
+        pinned: EngineId | None = None
+        if b"?" in request.target:
+            pinned, request = self._pinned(request)
         goal = goal_for(request.headers, self._goal)
+        asked = _Asked(request_id, request, head, reading, form, goal, pinned)
         if reading is not None or self._admission.limited:
             self._fleet.usable(head.model, self._clock())  # fail before any work or wait
         if not self._admission.limited:
-            await self._send(request_id, request, head, reading, goal, client)
+            await self._send(asked, client)
             return
         await self._admission.enter(head.model)
         try:
-            await self._send(request_id, request, head, reading, goal, client)
+            await self._send(asked, client)
         finally:
             self._admission.leave(head.model)
 
-    async def _send(
-        self,
-        request_id: str,
-        request: Request,
-        head: RequestHead,
-        reading: Reading | None,
-        goal: Goal | None,
-        client: ClientConnection,
-    ) -> None:
+    def _pinned(self, request: Request) -> tuple[EngineId | None, Request]:
+        """The engine that `?id=` asks for, and the request without it."""
+        wanted, target = without_id(request.target)
+        if wanted is None:
+            return None, request
+        # One that nobody knows is none that could serve the model now.
+        engine_id = engine_meant(self._fleet, wanted) or EngineId(wanted)
+        return engine_id, structs.replace(request, target=target)
+
+    async def _send(self, asked: _Asked, client: ClientConnection) -> None:
+        head = asked.head
         prompt: Prompt | None = None
-        if reading is not None:
-            prompt = await self._prompts.prompt(reading, head.model)
+        if asked.reading is not None:
+            prompt = await self._prompts.prompt(asked.reading, head.model)
         if client.gone:
             return
+        tokens = prompt.tokens if prompt is not None else guessed_tokens(asked.request, asked.form)
         routed = RoutedRequest(
-            request_id=request_id,
+            request_id=asked.request_id,
             model=head.model,
-            prompt_tokens=max(
-                prompt.tokens if prompt is not None else len(request.body) // _BYTES_PER_TOKEN, 1
-            ),
+            prompt_tokens=max(tokens, 1),
             tokens_known=prompt is not None and prompt.tokens_known,
             max_output_tokens=head.output_limit_tokens,
             stream=head.stream is True,
             now_s=self._clock(),
-            goal=goal,
+            goal=asked.goal,
             num_answers=head.num_answers,
+            pinned=asked.pinned,
         )
-        await self._dispatcher.route(routed, prompt, request, client)
-
-    def _request_id(self, request: Request) -> str:
-        """The client's own id if it is printable and short, else a new one."""
-        given = request.header(b"x-request-id")
-        if given is not None and _REQUEST_ID.fullmatch(given):
-            return given.decode("ascii")
-        return f"{self._ids.getrandbits(128):032x}"
+        await self._dispatcher.route(routed, prompt, asked.request, client)

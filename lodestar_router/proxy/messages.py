@@ -43,6 +43,7 @@ class Request(msgspec.Struct, frozen=True):
     http_1_0: bool
     keep_alive: bool
     received_at_s: float  # monotonic, when its last byte was read
+    client: str = ""  # the name of the key it bore; "" where clients need none
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header; `name` in lower case."""
@@ -149,12 +150,18 @@ _OF_STATUS: Mapping[int, tuple[Header, ...]] = {
 }
 
 
-def error_response(error: RouterError, *, close: bool = False) -> bytes:
-    """The answer to a request that the router itself refuses or fails."""
+def error_response(error: RouterError, *, close: bool = False, request_id: str = "") -> bytes:
+    """The answer to a request that the router itself refuses or fails.
+
+    Args:
+        request_id: told in a header, if the request got as far as to have one.
+    """
     status = error.status_hint
     headers = _OF_STATUS.get(status, ())
     if isinstance(error, OverloadedError):
         headers = ((b"retry-after", b"%d" % error.retry_after_s),)
+    if request_id:
+        headers = (*headers, (b"x-request-id", request_id.encode()))
     return response(
         status, error_body(status, str(error), error.code), headers=headers, close=close
     )

@@ -4,18 +4,20 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from lodestar_router.core.types import EngineId
 from lodestar_router.errors import ConfigError, RequestError
 from lodestar_router.proxy.client_connection import ClientConnection
 from lodestar_router.proxy.client_keys import ClientKeys
-from lodestar_router.proxy.control import Access, ControlHandler
+from lodestar_router.proxy.control import ControlHandler
 from lodestar_router.proxy.deadlines import SWEEP_S
 from lodestar_router.proxy.engine_pool import EnginePool
-from lodestar_router.proxy.handler import ROUTED_PATHS, RouteHandler
+from lodestar_router.proxy.handler import RouteHandler
 from lodestar_router.proxy.messages import Request, error_body, error_response
 from lodestar_router.proxy.request_reader import Limits
+from lodestar_router.proxy.routed_paths import METHODS
+from lodestar_router.proxy.service import Access, Service
 from lodestar_router.tasks import cancel, spawn
 
 _logger = logging.getLogger(__name__)
@@ -34,6 +36,7 @@ class Server:
         *,
         routes: RouteHandler,
         control: ControlHandler,
+        services: Sequence[Service] = (),
         pools: Mapping[EngineId, EnginePool],
         limits: Limits,
         keys: ClientKeys,
@@ -41,6 +44,7 @@ class Server:
     ) -> None:
         self._routes = routes
         self._control = control
+        self._services = services
         self._pools = pools
         self._limits = limits
         self.keys = keys
@@ -84,15 +88,21 @@ class Server:
             except RequestError as error:
                 client.write(error_response(error, close=not request.keep_alive))
                 return
-        if request.path in ROUTED_PATHS:
-            if request.method == b"POST":
+        method = METHODS.get(request.path)
+        if method is not None:
+            if request.method == method:
                 await self._routes(request, client)
             else:
-                client.send_method_not_allowed(b"POST")
+                client.send_method_not_allowed(method)
         elif self._control.serves(request.path):
             self._control(request, client)
+        elif (service := self._service(request.path)) is not None:
+            await service(request, client)
         else:
             client.send(404, error_body(404, f"no such endpoint: {request.path}", "not_found"))
+
+    def _service(self, path: str) -> Service | None:
+        return next((service for service in self._services if service.serves(path)), None)
 
     def _admitted(self, request: Request) -> Request:
         """The request without its key.
@@ -100,7 +110,9 @@ class Server:
         Raises:
             RequestError: it has no key, or not the right one.
         """
-        access = self._control.open_to(request.path)
+        path = request.path
+        service = None if path in METHODS else self._service(path)
+        access = (service or self._control).open_to(path)
         if access is Access.ALL:
             return request
         return self.keys.admit(request, admin=access is Access.ADMINS)

@@ -75,6 +75,7 @@ class Edge:
     troubled: list[EngineId]
     pools: dict[EngineId, EnginePool]
     lag: LoopLag
+    routes: RouteHandler
     clients: "list[RawClient]" = field(default_factory=list)
 
     async def client(self) -> "RawClient":
@@ -183,7 +184,7 @@ async def edge_before(
     )
     port = await server.start("127.0.0.1", 0)
     try:
-        edge = Edge(port, fleet, server, recorder, metrics, troubled, pools, lag)
+        edge = Edge(port, fleet, server, recorder, metrics, troubled, pools, lag, routes)
         yield edge
     finally:
         for client in edge.clients:
