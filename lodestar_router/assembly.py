@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from lodestar_router.accounting import route_log_of, session_key_of
 from lodestar_router.config import Config
 from lodestar_router.config.live import changed, taken_over
 from lodestar_router.core.fleet import Fleet
@@ -32,6 +33,7 @@ from lodestar_router.errors import ConfigError
 from lodestar_router.features.residual_tracker import ResidualTracker
 from lodestar_router.features.serving import PublishedModel
 from lodestar_router.feedback import RouterFeedback
+from lodestar_router.logs import severity
 from lodestar_router.model_identity import ModelIdentity
 from lodestar_router.proxy.admission import Admission
 from lodestar_router.proxy.client_keys import ClientKeys
@@ -46,7 +48,7 @@ from lodestar_router.reload import Reloader
 from lodestar_router.resilience import admission_of, circuits_of, limits_of, retries_of
 from lodestar_router.services import Services
 from lodestar_router.static_checks import checks_of
-from lodestar_router.steering import Steering
+from lodestar_router.steering import Steering, steers
 from lodestar_router.tasks import cancel, spawn
 from lodestar_router.tls import client_tls, load_own
 from lodestar_router.tokenizers import Tokenizers
@@ -164,14 +166,15 @@ class Router:
         self._config = config
         await self._checks.use(checks_of(config))
         changes = changed(before, config)
-        if any(name.startswith(("routing-", "policy-")) for name in changes):
+        if steers(changes):
             self.steering.change(config)
             self._dispatcher.policy = self.steering.policy
             self._feedback.decoding = self.steering.decoding
         self._routes.aliases = config.static_aliases
+        self._routes.session_key = session_key_of(config)
         self.client_keys.use(config.client_keys)
         if "log-level" in changes:
-            logging.getLogger().setLevel(config.log_level.upper())
+            logging.getLogger().setLevel(severity(config.log_level))
         if changes:
             _logger.info("configuration changed: %s", ", ".join(changes))
         return waiting
@@ -212,6 +215,7 @@ class Router:
             feedback=feedback,
             metrics=self.metrics,
             clock=self._clock,
+            route_log=route_log_of(config),
         )
         self._lag = LoopLag(config.max_loop_lag_s, metrics=self.metrics, clock=self._clock)
         self._routes = RouteHandler(
@@ -225,6 +229,7 @@ class Router:
             clock=self._clock,
             goal=config.goal,
             aliases=config.static_aliases,
+            session_key=session_key_of(config),
         )
         self._services = Services(fleet=self.fleet, watches=self.watches, metrics=self.metrics)
         return Server(
@@ -244,6 +249,7 @@ class Router:
             limits=limits_of(config),
             keys=self.client_keys,
             tls=self._tls,
+            root_path=config.root_path,
         )
 
     def describe_engines(self) -> list[dict[str, Any]]:

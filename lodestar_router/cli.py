@@ -19,7 +19,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import uvloop
 
-from lodestar_router import __version__
+from lodestar_router import __version__, logs
 from lodestar_router.assembly import Router
 from lodestar_router.config import Config, parse
 from lodestar_router.emulator.fleet import EmulatedFleet
@@ -34,21 +34,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         read = partial(parse, sys.argv[1:] if argv is None else argv, os.environ)
         config = read()
-        _set_up_logging(config)
+        logs.set_up(config.log_level, config.log_format)
+        for warning in config.warnings:
+            _logger.warning("%s", warning)
         return uvloop.run(_serve(config, read))
     except ConfigError as error:
         sys.stderr.write(f"lodestar-router: {error}\n")
         return 2
     except KeyboardInterrupt:  # before there was a handler
         return 130
-
-
-def _set_up_logging(config: Config) -> None:
-    logging.basicConfig(
-        level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    for warning in config.warnings:
-        _logger.warning("%s", warning)
 
 
 async def _serve(config: Config, read: Callable[[], Config]) -> int:

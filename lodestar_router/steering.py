@@ -1,6 +1,7 @@
 """From settings to the policy that steers, and what belongs to it: its model, its trainer."""
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from random import Random
 
@@ -11,13 +12,28 @@ from lodestar_router.features.row import TrainingRow
 from lodestar_router.features.serving import PublishedModel
 from lodestar_router.learning.checkpoint import CheckpointError, load
 from lodestar_router.policy.base import Policy
+from lodestar_router.policy.kvaware import KvAware
 from lodestar_router.policy.lodestar import LodestarPolicy
 from lodestar_router.policy.pick import Exploration
+from lodestar_router.policy.prefixaware import PrefixAware
 from lodestar_router.policy.registry import POLICIES
 from lodestar_router.policy.staged import StagedPolicy, learned_in
 from lodestar_router.trainer.link import TrainerLink, trainer_command
 
 _logger = logging.getLogger(__name__)
+
+
+_SETTINGS = frozenset(
+    {
+        "routing-logic", "policy-mode", "policy-canary", "policy-fallback",
+        "kv-aware-threshold", "prefix-min-match-length",
+    }
+)  # fmt: skip
+
+
+def steers(changes: Iterable[str]) -> bool:
+    """Whether settings of these names are about the policy."""
+    return not _SETTINGS.isdisjoint(changes)
 
 
 class Steering:
@@ -76,7 +92,7 @@ def make_policy(config: Config, learned: LodestarPolicy | None = None) -> Policy
     """
     rng = Random(config.seed)
     if config.routing_logic != LodestarPolicy.name:
-        return POLICIES[config.routing_logic](rng)
+        return _heuristic(config.routing_logic, config, rng)
     learned = learned or LodestarPolicy(
         rng,
         goal=config.goal,
@@ -86,8 +102,16 @@ def make_policy(config: Config, learned: LodestarPolicy | None = None) -> Policy
         return learned
     if config.policy_fallback == BASE_POLICY:
         return StagedPolicy(learned, share=config.learned_share)
-    fallback = POLICIES[config.policy_fallback](Random(config.seed))
+    fallback = _heuristic(config.policy_fallback, config, Random(config.seed))
     return StagedPolicy(learned, fallback.choose, share=config.learned_share)
+
+
+def _heuristic(name: str, config: Config, rng: Random) -> Policy:
+    if name == KvAware.name:
+        return KvAware(rng, threshold_tokens=config.kv_aware_threshold_tokens)
+    if name == PrefixAware.name:
+        return PrefixAware(rng, min_match_chars=config.prefix_min_match_chars)
+    return POLICIES[name](rng)
 
 
 def _make_trainer(config: Config, policy: LodestarPolicy) -> TrainerLink | None:

@@ -170,6 +170,25 @@ async def test_alias_is_sent_on_as_its_model_and_can_change(tmp_path: Path) -> N
     await engine.stop()
 
 
+async def test_session_routing_can_be_switched_to_and_its_key_changed(tmp_path: Path) -> None:
+    engines = [await FakeEngine().start() for _ in range(3)]
+    backends = ",".join(engine.url for engine in engines)
+    async with changing(tmp_path, static_backends=backends, routing_logic="roundrobin") as it:
+        assert not await it.change(static_backends=backends, routing_logic="session")
+        health = await it.get("/health")
+        assert health["dynamic_config_error"] == "--routing-logic session needs --session-key"
+
+        for key in ("user", "x-chat"):
+            assert await it.change(
+                static_backends=backends, routing_logic="session", session_key=key
+            )
+            answers = [await ask(it.port, completion(**{key: "u1"})) for _ in range(4)]
+            assert {headers["x-lodestar-reason"] for _, headers in answers} == {"session"}
+            assert len({headers["x-lodestar-engine"] for _, headers in answers}) == 1
+    for engine in engines:
+        await engine.stop()
+
+
 async def test_requests_while_settings_change_all_succeed(tmp_path: Path) -> None:
     engines = [await FakeEngine().start() for _ in range(3)]
     statuses: list[int] = []

@@ -53,6 +53,8 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {*ANY_STDLIB, "numpy", "xxhash", "aiohttp", "msgspec", "tokenizers", "uvloop", "zmq"},
     ),
     "config": ({"config", "core", "errors", "policy", "__init__"}, {*ANY_STDLIB, "yaml"}),
+    "logs": (set(), {*ANY_STDLIB, "msgspec"}),
+    "accounting": ({"config", "logs", "proxy"}, ANY_STDLIB),
     # The composition root: objects are made and wired here, nobody imports it.
     "cli": ({"*"}, {*ANY_STDLIB, "uvloop"}),
     "assembly": ({"*"}, {*ANY_STDLIB, "aiohttp", "zmq"}),

@@ -168,6 +168,26 @@ def bind_host(raw: object) -> str:
     return host
 
 
+def path_prefix(raw: object) -> str:
+    """ "" or /PREFIX, without a slash at its end."""
+    prefix = str(raw).strip().strip("/")
+    if not re.fullmatch(r"[A-Za-z0-9._~!$&'()*+,;=:@/-]*", prefix) or "//" in prefix:
+        raise ValueError(f"must be a path such as /vllm, not {shown(raw)}")
+    return f"/{prefix}" if prefix else ""
+
+
+def feature_gates(raw: object) -> tuple[str, ...]:
+    """The gates that are open, from GATE=true,GATE=false."""
+    found = []
+    for item in filter(None, (part.strip() for part in str(raw).split(","))):
+        gate, equals, value = (part.strip() for part in item.partition("="))
+        if not gate or not equals:
+            raise ValueError(f"must be GATE=true or GATE=false, not {shown(item)}")
+        if switch(value):
+            found.append(gate)
+    return tuple(found)
+
+
 def file_path(raw: object) -> Path:
     """A path; `~` is the home directory."""
     return Path(text(raw)).expanduser()

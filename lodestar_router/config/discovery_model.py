@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lodestar_router.config.stack_model import StackConfig
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DiscoveryConfig:
+class DiscoveryConfig(StackConfig):
     """Where engines come from, and the file that may change it."""
 
     service_discovery: str  # static or k8s

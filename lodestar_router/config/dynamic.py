@@ -39,6 +39,7 @@ LIVE: Final = frozenset(
         "static-model-labels", "static-model-types", "static-backend-health-checks",
         "static-backend-health-check-interval", "static-backend-health-check-timeout-seconds",
         "routing-logic", "policy-mode", "policy-canary", "policy-fallback", "log-level",
+        "session-key", "kv-aware-threshold", "prefix-min-match-length",
     }
 )  # fmt: skip
 _NOT_HERE = frozenset({"config", "dynamic-config-yaml", "dynamic-config-json"})

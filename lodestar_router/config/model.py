@@ -67,7 +67,6 @@ class Config(EdgeConfig):
     metrics_interval_s: float
     trainer: bool
     state_dir: Path | None
-    log_level: str
     api_keys: Mapping[EngineId, str] = field(default_factory=dict, repr=False)
     api_key: str | None = field(default=None, repr=False)  # of engines that are found
     probe_key: str | None = field(default=None, repr=False)  # for the router's own calls only

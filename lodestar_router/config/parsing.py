@@ -56,8 +56,12 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
     given.maps.insert(0, dict(dynamic.live))
     given.maps.insert(3, dict(dynamic.at_start))
 
-    values: dict[str, Any] = {setting.field: _value(setting, given) for setting in SETTINGS}
+    values: dict[str, Any] = {
+        setting.field: _value(setting, given) for setting in SETTINGS if setting.field
+    }
     del values["config"]
+    if values["reroute_attempts"] is not None:
+        values["retries"] = values["reroute_attempts"]
     line, file = values.pop("engines"), _engines_of_file(values.pop("engines_file"))
     specs = (*line.specs, *file.specs, *_static_specs(values))
     emulated = (*line.emulated, *file.emulated)
@@ -65,6 +69,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
         _check_engines(specs, emulated)
     _check_trial(values)
     _check_tls(values)
+    _check_session(values)
     keys_env: str | None = values["client_keys_env"]
     api_key_env: str | None = values["api_key_env"]
     used = {api_key_env, keys_env, *(spec.api_key_env for spec in specs)}
@@ -78,7 +83,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
         else _api_key(api_key_env, "--api-key-env: variable", environ),
         client_keys=client_keys(values["client_keys_file"], keys_env, environ),
         probe_key=environ.get(_PROBE_KEY_VARIABLE, "").strip() or None,
-        warnings=(*_warnings(unknown), *dynamic.warnings),
+        warnings=(*_warnings(unknown), *dynamic.warnings, *_without_effect(given)),
         **values,
     )
 
@@ -147,6 +152,22 @@ def _check_tls(values: Mapping[str, Any]) -> None:
         if values[field] is not None and values[other] is None:
             names = (name.replace("_", "-") for name in (field, other))
             raise ConfigError("--{} needs --{}".format(*names))
+
+
+def _check_session(values: Mapping[str, Any]) -> None:
+    if values["session_key"] is None and values["routing_logic"] == "session":
+        raise ConfigError("--routing-logic session needs --session-key")
+
+
+def _without_effect(given: Mapping[str, Given]) -> list[str]:
+    """A line for each setting that asks for what this router does not do."""
+    said = []
+    for setting in SETTINGS:
+        if setting.does_nothing and setting.name in given:
+            asked = _value(setting, given)
+            if asked and asked != _value(setting, {}):
+                said.append(f"--{setting.name} has no effect: {setting.does_nothing}")
+    return said
 
 
 def _api_keys(

@@ -13,13 +13,13 @@ from lodestar_router.config.edge_settings import EDGE_SETTINGS
 from lodestar_router.config.engine_specs import engines
 from lodestar_router.config.model import BASE_POLICY
 from lodestar_router.config.setting import Setting
+from lodestar_router.config.stack_settings import STACK_SETTINGS
 from lodestar_router.core.goal import DEFAULT_TPOT_SLO_S, DEFAULT_TTFT_SLO_S, Objective
 from lodestar_router.policy.registry import POLICIES
 
 _WEEK_S = 604_800.0
 POLICY_MODES = ("active", "shadow", "canary")
 FALLBACKS = (BASE_POLICY, *(name for name in POLICIES if name != "lodestar"))
-_LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 
 
 _ENGINES, _SERVER, _TIMEOUTS = "engines", "HTTP server", "timeouts (seconds, 0 for none)"
@@ -236,15 +236,11 @@ SETTINGS: Final = (
         help="where the learned model is kept across restarts; without one, in memory only",
     ),
     Setting(
-        name="log-level", field="log_level", group=_OTHER, metavar="LEVEL",
-        convert=to.one_of("log level", _LOG_LEVELS), default="info",
-        help=f"least severe message that is logged: {', '.join(_LOG_LEVELS)}",
-    ),
-    Setting(
         name="config", field="config", group=_OTHER, metavar="FILE",
         convert=to.optional(to.file_path),
         help="YAML file with any of these settings by name, with dashes or underscores",
     ),
+    *STACK_SETTINGS,
 )  # fmt: skip
 
 BY_NAME: Final = {setting.name: setting for setting in SETTINGS}

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import yaml
 
 from lodestar_router import __version__
+from lodestar_router.config.abbreviations import expanded
 from lodestar_router.config.converters import did_you_mean
 from lodestar_router.config.setting import Setting
 from lodestar_router.config.settings import BY_NAME, SETTINGS
@@ -52,7 +53,7 @@ class _Parser(argparse.ArgumentParser):
 
 def from_flags(argv: Sequence[str]) -> dict[str, Given]:
     """What the command line gives."""
-    parsed, unknown = _parser().parse_known_args(argv)
+    parsed, unknown = _parser().parse_known_args(expanded(argv, BY_NAME))
     if unknown:
         raise ConfigError(_explain_unknown(unknown[0]))
     return {

@@ -17,12 +17,14 @@ from lodestar_router.policy.by_cost import decide_by_cost
 CHUNK_CHARS = 128
 CHARS_PER_TOKEN = 4  # of English text, on common tokenizers
 CHUNK_TOKENS = CHUNK_CHARS // CHARS_PER_TOKEN
+_END_TOKENS = 16  # of a prompt known as a whole: its last block is never said to be cached
 
 
 class PrefixAware:
     """Choose at random among the engines with the most matched chunks of the prompt.
 
-        chunks(c) = cached_prefix_tokens(c) in whole chunks of 128 characters
+        chunks(c) = cached_prefix_tokens(c) in whole chunks of 128 characters; all of the
+                    prompt's, the last partial one too, if everything but its end matches
         cost(c)   = chunks of the prompt - chunks(c)
 
     No match at all leaves every engine, hence a random one. A match shorter than
@@ -41,10 +43,21 @@ class PrefixAware:
         self._min_match_chars = min_match_chars
 
     def choose(self, request: RoutedRequest, candidates: Sequence[Candidate]) -> Decision:
-        matched = [c.cached_prefix_tokens // CHUNK_TOKENS for c in candidates]
+        matched = [_matched(request, c) for c in candidates]
         if max(matched) * CHUNK_CHARS < self._min_match_chars:
             costs = [float(c.engine.inflight_requests) for c in candidates]
         else:
-            chunks = -(-request.prompt_tokens // CHUNK_TOKENS)
-            costs = [float(chunks - own) for own in matched]
+            costs = [float(_chunks(request) - own) for own in matched]
         return decide_by_cost(self.name, candidates, costs, self._rng)
+
+
+def _chunks(request: RoutedRequest) -> int:
+    """Of the prompt, the last partial one too."""
+    return -(-request.prompt_tokens // CHUNK_TOKENS)
+
+
+def _matched(request: RoutedRequest, candidate: Candidate) -> int:
+    cached_tokens = candidate.cached_prefix_tokens
+    if cached_tokens and request.prompt_tokens - cached_tokens <= _END_TOKENS:
+        return _chunks(request)
+    return cached_tokens // CHUNK_TOKENS

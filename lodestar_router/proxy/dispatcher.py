@@ -29,6 +29,7 @@ from lodestar_router.proxy.forwarder import Forwarder
 from lodestar_router.proxy.messages import Request
 from lodestar_router.proxy.metrics import Metrics
 from lodestar_router.proxy.retries import Retries
+from lodestar_router.proxy.route_log import RouteLog
 
 _logger = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class Dispatcher:
         feedback: Feedback,
         metrics: Metrics,
         clock: Callable[[], float],
+        route_log: RouteLog,
     ) -> None:
         self._fleet = fleet
         self._index = index
@@ -70,6 +72,7 @@ class Dispatcher:
         self._feedback = feedback
         self._metrics = metrics
         self._clock = clock
+        self.route_log = route_log
 
     async def route(
         self,
@@ -92,6 +95,7 @@ class Dispatcher:
         passage = _Passage(routed, prompt, request, client, patience)
         while True:
             decision = self._decide(passage)
+            self._log_route(passage, decision)
             try:
                 await self._attempt(passage, decision)
                 return
@@ -110,6 +114,19 @@ class Dispatcher:
                     passage.paid += 1
                     await asyncio.sleep(self._retries.delay_s(passage.paid))
                 passage.routed = replace(passage.routed, now_s=self._clock())
+
+    def _log_route(self, passage: _Passage, decision: Decision) -> None:
+        routed, url = passage.routed, self._fleet[decision.engine_id].spec.url
+        if passage.failed:  # in other words: whoever counts requests must not count it again
+            attempt = len(passage.failed) + 1
+            _logger.info("Routing request %s to %s (attempt %d)", routed.request_id, url, attempt)
+            return
+        self.route_log.routed(
+            routed.request_id,
+            routed.session_id,
+            url,
+            process_s=routed.now_s - passage.request.received_at_s,
+        )
 
     def _may_move(
         self, passage: _Passage, error: EngineError, refusing: EngineId | None = None

@@ -31,6 +31,7 @@ from lodestar_router.proxy.prompt_reader import PromptReader, Reading
 from lodestar_router.proxy.request_body import RequestHead
 from lodestar_router.proxy.request_ids import RequestIds
 from lodestar_router.proxy.routed_paths import PROMPT_PATHS
+from lodestar_router.proxy.session_key import SessionKey
 from lodestar_router.tokens.service import TokenService
 
 _logger = logging.getLogger(__name__)
@@ -64,8 +65,10 @@ class RouteHandler:
         json_depth: int = JSON_DEPTH,
         goal: Goal = DEFAULT_GOAL,
         aliases: Mapping[str, str] = MappingProxyType({}),
+        session_key: SessionKey | None = None,
     ) -> None:
         self.aliases = aliases  # of models
+        self.session_key = session_key
         self._fleet = fleet
         self._admission = admission
         self._lag = lag
@@ -149,6 +152,7 @@ class RouteHandler:
             max_output_tokens=head.output_limit_tokens,
             stream=head.stream is True,
             now_s=self._clock(),
+            session_id=None if self.session_key is None else self.session_key.of(asked.request),
             goal=asked.goal,
             num_answers=head.num_answers,
             pinned=asked.pinned,

@@ -6,6 +6,8 @@ import socket
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 
+from msgspec import structs
+
 from lodestar_router.core.types import EngineId
 from lodestar_router.errors import ConfigError, RequestError
 from lodestar_router.proxy.client_connection import ClientConnection
@@ -41,7 +43,9 @@ class Server:
         limits: Limits,
         keys: ClientKeys,
         tls: ssl.SSLContext | None = None,
+        root_path: str = "",
     ) -> None:
+        self._root_path = root_path  # "" or /PREFIX
         self._routes = routes
         self._control = control
         self._services = services
@@ -82,6 +86,8 @@ class Server:
         return connection
 
     async def _handle(self, request: Request, client: ClientConnection) -> None:
+        if self._root_path:
+            request = self._below_root(request)
         if self.keys.required:
             try:
                 request = self._admitted(request)
@@ -103,6 +109,15 @@ class Server:
 
     def _service(self, path: str) -> Service | None:
         return next((service for service in self._services if service.serves(path)), None)
+
+    def _below_root(self, request: Request) -> Request:
+        """The request without the prefix that a proxy in front may have left in its path."""
+        path = request.path.removeprefix(self._root_path)
+        if path == request.path or path[:1] not in ("", "/"):
+            return request
+        return structs.replace(
+            request, path=path, target=request.target[len(self._root_path) :] or b"/"
+        )
 
     def _admitted(self, request: Request) -> Request:
         """The request without its key.

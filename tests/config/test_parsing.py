@@ -60,6 +60,14 @@ EVERY_SETTING = {
     "no-kv-events": "true",
     "no-trainer": "true",
     "log-level": "debug",
+    "log-format": "json",
+    "log-stats": "true",
+    "log-stats-interval": "5",
+    "request-stats-window": "30",
+    "root-path": "/vllm",
+    "session-key": "X-User-Id",
+    "kv-aware-threshold": "100",
+    "prefix-min-match-length": "256",
 }
 
 
@@ -123,7 +131,11 @@ def check_every_setting(config: Config) -> None:
     assert config.tokenizers == {"llama": "models/llama"}
     assert (config.seed, config.metrics_interval_s) == (7, 1.0)
     assert (config.kv_events, config.trainer) == (False, False)
-    assert config.log_level == "debug"
+    assert (config.log_level, config.log_format) == ("debug", "json")
+    assert (config.log_stats, config.log_stats_interval_s) == (True, 5.0)
+    assert config.request_stats_window_s == 30.0
+    assert (config.root_path, config.session_key) == ("/vllm", "X-User-Id")
+    assert (config.kv_aware_threshold_tokens, config.prefix_min_match_chars) == (100, 256)
 
 
 def test_every_setting_is_a_flag() -> None:
@@ -249,7 +261,8 @@ def test_effective_settings_are_plain_json(tmp_path: Path) -> None:
     assert json.loads(json.dumps(effective)) == effective
     assert effective["state_dir"] == str(tmp_path)
     assert effective["engines"][0]["url"] == "http://a:8000"
-    assert {s.field for s in SETTINGS} - {"config", "engines_file"} == set(effective) - {"emulated"}
+    fields = {s.field for s in SETTINGS if not s.does_nothing} - {"config", "engines_file"}
+    assert fields == set(effective) - {"emulated"}
 
 
 def test_help_is_grouped_and_says_units_and_defaults(capsys: pytest.CaptureFixture[str]) -> None:

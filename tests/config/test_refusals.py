@@ -75,7 +75,7 @@ NO_ENGINES = (
         (
             [*ENGINES, "--log-level", "inof"],
             "--log-level: 'inof' is no log level (did you mean info?); "
-            "choose from critical, error, warning, info, debug",
+            "choose from critical, error, warning, info, debug, trace",
         ),
         (
             [*ENGINES, "--tokenizer", "m=a", "m=b"],

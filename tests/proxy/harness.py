@@ -28,7 +28,9 @@ from lodestar_router.proxy.loop_lag import LoopLag
 from lodestar_router.proxy.metrics import Metrics
 from lodestar_router.proxy.request_reader import Limits
 from lodestar_router.proxy.retries import Retries
+from lodestar_router.proxy.route_log import RouteLog
 from lodestar_router.proxy.server import Server
+from lodestar_router.proxy.session_key import SessionKey
 from lodestar_router.tokens.service import TokenService
 
 UNLIMITED = AdmissionLimits(running=0, queued=0, queue_timeout_s=0.0)
@@ -64,6 +66,17 @@ class Recorder:
 
 
 @dataclass
+class Written:
+    """A log's writer that only remembers."""
+
+    lines: list[str] = field(default_factory=list)
+    wanted: bool = True
+
+    def write(self, messages: Sequence[tuple[float, str]]) -> None:
+        self.lines += [message for _, message in messages]
+
+
+@dataclass
 class Edge:
     """A listening data plane and what it wrote down."""
 
@@ -76,6 +89,7 @@ class Edge:
     pools: dict[EngineId, EnginePool]
     lag: LoopLag
     routes: RouteHandler
+    route_lines: "Written"
     clients: "list[RawClient]" = field(default_factory=list)
 
     async def client(self) -> "RawClient":
@@ -126,9 +140,11 @@ async def edge_before(
     hang_s: float = 0.0,
     keys: Sequence[ClientKey] = (),
     admission: AdmissionLimits = UNLIMITED,
+    session_key: SessionKey | None = None,
+    root_path: str = "",
 ) -> AsyncIterator[Edge]:
     """Serve in front of `engines`, which are taken for up; round robin, no tokenizer."""
-    fleet, index = Fleet(circuits=circuits), PrefixIndex()
+    fleet, index, route_lines = Fleet(circuits=circuits), PrefixIndex(), Written()
     metrics, recorder, budget = Metrics(), Recorder(), RetryBudget(retry_ratio, retry_burst)
     pools: dict[EngineId, EnginePool] = {}
     troubled: list[EngineId] = []
@@ -161,6 +177,7 @@ async def edge_before(
         feedback=recorder,
         metrics=metrics,
         clock=time.monotonic,
+        route_log=RouteLog(route_lines, wall_s=lambda: 1_000_000.5),
     )
     lag = LoopLag(0.25, clock=time.monotonic)
     routes = RouteHandler(
@@ -171,6 +188,7 @@ async def edge_before(
         dispatcher=dispatcher,
         metrics=metrics,
         clock=time.monotonic,
+        session_key=session_key,
     )
     control = ControlHandler(
         fleet=fleet, metrics=metrics, engines=list, config=lambda: {"port": 1}, decisions=list
@@ -181,10 +199,13 @@ async def edge_before(
         pools=pools,
         limits=limits or Limits(),
         keys=ClientKeys(metrics, keys),
+        root_path=root_path,
     )
     port = await server.start("127.0.0.1", 0)
     try:
-        edge = Edge(port, fleet, server, recorder, metrics, troubled, pools, lag, routes)
+        edge = Edge(
+            port, fleet, server, recorder, metrics, troubled, pools, lag, routes, route_lines
+        )
         yield edge
     finally:
         for client in edge.clients:

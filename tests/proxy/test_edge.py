@@ -126,3 +126,19 @@ async def test_expect_continue_is_invited() -> None:
         assert invited == 100
         assert (await client.reply()).status == 200
     await engine.stop()
+
+
+@pytest.mark.parametrize("prefix", ["/vllm", ""])
+async def test_prefix_of_a_proxy_in_front_may_be_left_in_or_taken_off(prefix: str) -> None:
+    engine = await FakeEngine().start()
+    async with edge_before(engine, root_path="/vllm") as edge:
+        client = await edge.client()
+        await client.send(post(f"{prefix}/v1/completions?a=1", completion()))
+        assert (await client.reply()).status == 200
+        await client.send(get(f"{prefix}/health"))
+        assert (await client.reply()).status == 200
+        await client.send(get("/vllmx/health"))
+        assert (await client.reply()).status == 404
+
+        assert engine.requests[-1][0] == "/v1/completions?a=1"
+    await engine.stop()
