@@ -17,8 +17,9 @@ How far a GPU's step times can be trusted:
     extrapolated, nothing measured  V100-32GB: from its data sheet
 
 The RTX4090 and RTXPRO6000 were also held against whole runs of real vLLM, which
-hides the CPU's part of a step; for the others that part is assumed. Sizes of the KV
-pool are estimated, but for Llama-3-8B on A30, L20 and RTX4090, where it was measured.
+hides the CPU's part of a step, but for 1 ms that was chosen on the RTX4090's run; for
+the others that part is assumed. Sizes of the KV pool are estimated, but for Llama-3-8B
+on A30, L20 and RTX4090, where it was measured.
 """
 
 import json

@@ -3,23 +3,29 @@
     prefill   one request at a time, one token of answer: the engine's own clock from
               its queue to the first token, for prompts of one step; with a part of
               the prompt cached, for the cost of context
+    mixed     the same beside requests that decode: what one step of both kinds costs
     decode    several requests at a time, their prompts cached: time between two
               tokens while all of them decode, at the client
 
 In       an engine's URL and model, how many tokens a step may have, a seed.
 Out      StepSample per kind of step: the median of its repeats.
-Cost     about a minute for steps of 10 to 200 ms.
-Errors   RunError when the engine answers an error, or found in its cache what it should not.
+Cost     about two minutes for steps of 10 to 1,000 ms.
+Errors   RunError when the engine answers an error, or when a measurement fails
+         _TRIES times in a row: found cached what should not be, or did not decode
+         together.
 Source   vllm/v1/metrics/stats.py at v0.32.0: request_prefill_time runs from the step
          that schedules a request to the one that makes its first token.
 """
 
 import asyncio
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from functools import partial
 from random import Random
 from statistics import fmean, median
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 
@@ -28,11 +34,42 @@ from perf.agreement.recording import EngineTotals
 from perf.agreement.step_fit import StepSample
 
 _REPEATS = 4
-_NEW_TOKENS = (64, 256, 512, 1024, 1536, 2048)
-_WITH_CONTEXT = ((256, 1024), (512, 1024), (1024, 1024), (256, 3072), (1024, 3072))
+_TRIES = 3  # of one measurement, before the machine is said to be too busy
+_NEW_TOKENS = (64, 256, 512, 1024, 1536)
+_WITH_CONTEXT = ((256, 1024), (1024, 1024), (256, 3072))
+_MIXED = ((256, 4, 512), (512, 8, 1024), (1024, 2, 1024), (1024, 8, 512))
 _DECODES = ((1, 64), (1, 2048), (4, 512), (8, 64), (8, 1024), (16, 512))
 _DECODE_STEPS = 48
+_UNDER_WAY = 3  # tokens of each decode before a prefill joins
+_SETTLE_S = 0.05  # vLLM counts a request just after it has answered
 _FIRST_ID, _LAST_ID = 300, 8000  # token ids of plain text in the tiny model
+
+
+class Kind(NamedTuple):
+    """What a step is made of."""
+
+    new_tokens: int  # of the prefill; 0: none
+    context_tokens: int  # of the prefill, cached
+    decodes: int
+    decode_context_tokens: int  # of each decode, at its start
+
+    def sample(self, seconds: float) -> StepSample:
+        """With what it took; decodes have gone on for a while."""
+        steps = _UNDER_WAY if self.new_tokens else _DECODE_STEPS // 2
+        return StepSample(
+            chunks=[(self.new_tokens, self.context_tokens)] if self.new_tokens else [],
+            decodes=self.decodes,
+            decode_kv_tokens=self.decodes * (self.decode_context_tokens + steps),
+            seconds=seconds,
+        )
+
+
+KINDS = (
+    *(Kind(new, 0, 0, 0) for new in _NEW_TOKENS),
+    *(Kind(new, context, 0, 0) for new, context in _WITH_CONTEXT),
+    *(Kind(new, 0, decodes, context) for new, decodes, context in _MIXED),
+    *(Kind(0, 0, decodes, context) for decodes, context in _DECODES),
+)
 
 
 class Calibration:
@@ -45,76 +82,86 @@ class Calibration:
 
     async def samples(self) -> list[StepSample]:
         """All of them; repeats of a kind are spread over the whole time."""
-        prefills: dict[tuple[int, int], list[float]] = {}
-        decodes: dict[tuple[int, int], list[tuple[float, float]]] = {}
+        found: dict[Kind, list[float]] = {kind: [] for kind in KINDS}
         async with aiohttp.ClientSession() as http:
             for _ in range(_REPEATS):
-                for kind in [*((new, 0) for new in _NEW_TOKENS), *_WITH_CONTEXT]:
-                    prefills.setdefault(kind, []).append(await self._prefill(http, *kind))
-                for kind in _DECODES:
-                    decodes.setdefault(kind, []).append(await self._decode(http, *kind))
-        return [
-            *(
-                StepSample(chunks=[kind], decodes=0, decode_kv_tokens=0, seconds=median(seconds))
-                for kind, seconds in prefills.items()
-            ),
-            *(
-                StepSample(
-                    chunks=[],
-                    decodes=count,
-                    decode_kv_tokens=round(count * median(kv for _, kv in found)),
-                    seconds=median(seconds for seconds, _ in found),
-                )
-                for (count, _), found in decodes.items()
-            ),
-        ]
+                for kind, seconds in found.items():
+                    seconds.append(await tried(partial(self._seconds, http, kind)))
+        return [kind.sample(median(seconds)) for kind, seconds in found.items()]
 
-    async def _prefill(self, http: aiohttp.ClientSession, new: int, context: int) -> float:
-        """Seconds of one step that computes `new` tokens after `context` cached ones."""
-        cached = self._ids(context)
-        if context:
-            await self._answer(http, cached, 1)
+    async def _seconds(self, http: aiohttp.ClientSession, kind: Kind) -> float:
+        """Of one step of a kind."""
+        prompts = [self._ids(kind.decode_context_tokens) for _ in range(kind.decodes)]
+        if prompts:
+            await self._answer(http, prompts, 1)
+        if not kind.new_tokens:
+            return period(await self._answer(http, prompts, _DECODE_STEPS))
+        if not prompts:
+            return await self._prefill(http, kind)
+        seen = [0] * len(prompts)
+        async with aclosing(self._tokens(http, prompts, _DECODE_STEPS)) as tokens:
+            async for number, _ in tokens:
+                seen[number] += 1
+                if min(seen) >= _UNDER_WAY:
+                    return await self._prefill(http, kind)
+        raise RunError("the streams ended before all were under way")
+
+    async def _prefill(self, http: aiohttp.ClientSession, kind: Kind) -> float:
+        """Seconds of the step that computes the new tokens after the cached ones."""
+        cached = self._ids(kind.context_tokens)
+        if cached:
+            await self._answer(http, [cached], 1)
         before = await self._totals()
-        await self._answer(http, cached + self._ids(new), 1)
+        await self._answer(http, [cached + self._ids(kind.new_tokens)], 1)
         spent = await self._totals() - before
-        if spent.cached_tokens != context or spent.requests != 1:
-            raise RunError(f"{spent.cached_tokens} tokens were cached, not {context}")
+        if spent.cached_tokens != kind.context_tokens or spent.requests != 1:
+            raise RunError(
+                f"{spent.cached_tokens} tokens of {spent.requests} requests were cached, "
+                f"not {kind.context_tokens} of one"
+            )
         return spent.prefill_s
-
-    async def _decode(
-        self, http: aiohttp.ClientSession, count: int, context: int
-    ) -> tuple[float, float]:
-        """(seconds per step, mean KV tokens per sequence) of `count` decodes side by side."""
-        prompts = [self._ids(context) for _ in range(count)]
-        for prompt in prompts:
-            await self._answer(http, prompt, 1)
-        streams = await asyncio.gather(
-            *(self._answer(http, prompt, _DECODE_STEPS) for prompt in prompts)
-        )
-        return period(streams), context + _DECODE_STEPS / 2
 
     def _ids(self, count: int) -> list[int]:
         return [self._rng.randint(_FIRST_ID, _LAST_ID) for _ in range(count)]
 
     async def _totals(self) -> EngineTotals:
-        """Once they have settled: vLLM counts a request just after it has answered."""
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(_SETTLE_S)
         return await asyncio.to_thread(totals, self._url)
 
     async def _answer(
-        self, http: aiohttp.ClientSession, prompt: list[int], tokens: int
-    ) -> list[float]:
-        """When each token came."""
+        self, http: aiohttp.ClientSession, prompts: Sequence[Sequence[int]], tokens: int
+    ) -> list[list[float]]:
+        """When each token of each prompt's answer came."""
+        times: list[list[float]] = [[] for _ in prompts]
+        async for number, at_s in self._tokens(http, prompts, tokens):
+            times[number].append(at_s)
+        return times
+
+    async def _tokens(
+        self, http: aiohttp.ClientSession, prompts: Sequence[Sequence[int]], tokens: int
+    ) -> AsyncGenerator[tuple[int, float], None]:
+        """(prompt, when) of each token. One request for all prompts: they begin together."""
         body: dict[str, Any] = {
-            "model": self._model, "prompt": prompt, "max_tokens": tokens, "stream": True,
+            "model": self._model, "prompt": prompts, "max_tokens": tokens, "stream": True,
             "ignore_eos": True, "temperature": 0,
         }  # fmt: skip
         async with http.post(f"{self._url}/v1/completions", json=body) as response:
             if response.status != 200:
                 raise RunError(f"the engine answered {response.status}: {await response.text()}")
-            return [
-                time.monotonic() async for line in response.content if line.startswith(b"data: {")
-            ]
+            async for line in response.content:
+                if line.startswith(b"data: {"):
+                    at_s = time.monotonic()
+                    yield json.loads(line[6:])["choices"][0]["index"], at_s
+
+
+async def tried(measure: Callable[[], Awaitable[float]]) -> float:
+    """What it measures, once it does: a machine that does something else spoils a try."""
+    for _ in range(_TRIES - 1):
+        try:
+            return await measure()
+        except RunError:
+            await asyncio.sleep(1.0)
+    return await measure()
 
 
 def period(streams: Sequence[Sequence[float]]) -> float:
