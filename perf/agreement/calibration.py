@@ -154,13 +154,13 @@ class Calibration:
                     yield json.loads(line[6:])["choices"][0]["index"], at_s
 
 
-async def tried(measure: Callable[[], Awaitable[float]]) -> float:
+async def tried(measure: Callable[[], Awaitable[float]], again_after_s: float = 1.0) -> float:
     """What it measures, once it does: a machine that does something else spoils a try."""
     for _ in range(_TRIES - 1):
         try:
             return await measure()
         except RunError:
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(again_after_s)
     return await measure()
 
 

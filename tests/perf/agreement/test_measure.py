@@ -1,4 +1,4 @@
-"""From the tool's result to requests, from token times to steps."""
+"""From the tool's result to requests."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,6 @@ import pytest
 
 from lodestar_router.emulator.server_tokenizer import builtin_tokenizer
 from lodestar_router.tokens.tokenizer import Tokenizer
-from perf.agreement.calibration import period
 from perf.agreement.measure import RunError, sent_requests
 from perf.agreement.recording import ttft_inside_s
 from perf.serving.vllm_bench import VllmBench
@@ -74,16 +73,3 @@ def test_ttft_inside_is_the_mean_over_all_engines() -> None:
 
 def test_counters_are_those_since_the_run_began() -> None:
     assert totals(5, queue_s=2.0) - totals(3, queue_s=0.5) == totals(2, queue_s=1.5)
-
-
-def test_a_step_lasts_as_long_as_it_does_while_all_decode() -> None:
-    # One alone is quicker; the gap counts only where both have tokens.
-    early = [0.0, 0.01, 0.02, 0.03, *(0.03 + 0.02 * k for k in range(1, 11))]
-    late = [0.03 + 0.02 * k for k in range(11)]
-
-    assert period([early, late]) == pytest.approx(0.02)
-
-
-def test_streams_that_hardly_overlap_are_refused() -> None:
-    with pytest.raises(RunError, match="together"):
-        period([[0.0, 0.1, 0.2, 0.3, 0.4], [0.35, 0.45, 0.55, 0.65, 0.75]])
