@@ -6,8 +6,8 @@
     python -m perf.routing workload CELLS.yaml
 
 `run` goes on where an earlier one into the same DIR was interrupted; rows of cells or
-code that have changed since are made again. `report` prints
-tables and writes them and plots into DIR.
+code that have changed since are made again. `report` prints tables and writes them and
+plots into DIR; of some cells only (`--cells 'a30-*-075'`) it writes plots alone.
 """
 
 import argparse
@@ -15,6 +15,8 @@ import os
 import platform
 import shlex
 import sys
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from threading import Timer
 from time import monotonic
@@ -26,7 +28,7 @@ from perf.routing.cells import Cell
 from perf.routing.knee import KneeCache, measure
 from perf.routing.plan import make_plan
 from perf.routing.runner import git_commit, run
-from perf.routing.store import Store, read_rows
+from perf.routing.store import Row, Store, read_rows
 from perf.routing.tables import default_reference, report_text
 from perf.routing.workloads.describe import describe
 
@@ -73,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("report", help="tables and plots of results")
     command.add_argument("directory", type=Path)
     command.add_argument("--reference", help="policy that ratios are to (default lodestar)")
+    command.add_argument("--cells", help="names or patterns with commas; all unless given")
     command.add_argument("--no-plots", action="store_true")
     command.set_defaults(act=_report)
     command = commands.add_parser("knee", help="measure the load that each cell's fleet can take")
@@ -142,13 +145,14 @@ def _run(options: argparse.Namespace, argv: list[str]) -> int:
 
 
 def _report(options: argparse.Namespace, argv: list[str]) -> int:
-    rows = read_rows(options.directory)
+    rows = _of_cells(read_rows(options.directory), options.cells)
     reference = options.reference or default_reference(rows)
     if reference not in {row["policy"] for row in rows}:
         raise ConfigError(f"no results of policy '{reference}'")
     text = report_text(rows, reference)
     print(text)
-    (options.directory / "report.md").write_text(text, encoding="utf-8")
+    if not options.cells:
+        (options.directory / "report.md").write_text(text, encoding="utf-8")
     if options.no_plots:
         return 0
     from perf.routing.plots import write_plots
@@ -160,6 +164,17 @@ def _report(options: argparse.Namespace, argv: list[str]) -> int:
         return 0
     print(f"{len(plots)} plots: {options.directory / 'plots'}")
     return 0
+
+
+def _of_cells(rows: Sequence[Row], wanted: str | None) -> Sequence[Row]:
+    """Those whose cell fits one of the patterns."""
+    if not wanted:
+        return rows
+    patterns = wanted.split(",")
+    found = [row for row in rows if any(fnmatchcase(row["cell"], one) for one in patterns)]
+    if not found:
+        raise ConfigError(f"no results of cells '{wanted}'")
+    return found
 
 
 def _knee(options: argparse.Namespace, argv: list[str]) -> int:

@@ -51,6 +51,12 @@ def paired_ratio(
     return interval([sum(by_cell.values()) / len(by_cell) for by_cell in complete])
 
 
+def shared_cells(rows: Sequence[Mapping[str, Any]], policy: str, reference: str) -> set[str]:
+    """Cells in which both have run with a seed."""
+    ran = {(row["cell"], row["seed"], row["policy"]) for row in rows}
+    return {cell for cell, seed, name in ran if name == policy and (cell, seed, reference) in ran}
+
+
 def log_ratios(
     rows: Sequence[Mapping[str, Any]], policy: str, reference: str, field: str
 ) -> dict[int, float]:

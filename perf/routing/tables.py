@@ -10,7 +10,7 @@ from math import inf
 from typing import Any
 
 from perf.routing.rivals import overall, rivals
-from perf.routing.statistics import geometric_mean, paired_ratio
+from perf.routing.statistics import geometric_mean, paired_ratio, shared_cells
 
 Rows = Sequence[dict[str, Any]]
 
@@ -29,6 +29,12 @@ _RATIOS = {
     "goodput": "goodput_ratio",
 }
 
+_RIVALS_ARE = (
+    "The best is chosen after the fact, by mean TTFT, among the heuristics that ran with the same "
+    "seeds: policies that learn (lodestar\\*, lodestar_paper\\*, llmd_predicted\\*) and "
+    "greedy_oracle are not among them."
+)
+
 
 def report_text(rows: Rows, reference: str) -> str:
     """Everything, in markdown."""
@@ -42,7 +48,8 @@ def report_text(rows: Rows, reference: str) -> str:
         parts.append(f"## all {len(cells)} cells\n\n{_overall(rows, reference)}")
         against = _rivals(rows, reference)
         if against:
-            parts.append(f"## {reference} against the best heuristic of each cell\n\n{against}")
+            title = f"## {reference} against the best heuristic of each cell"
+            parts.append(f"{title}\n\n{_RIVALS_ARE}\n\n{against}")
     for cell in cells:
         of_cell = [row for row in rows if row["cell"] == cell]
         parts.append(f"## {cell}\n\n{_cell_table(of_cell, reference)}")
@@ -88,14 +95,16 @@ def _line(rows: Rows, policy: str, reference: str) -> tuple[str, ...]:
 
 
 def _overall(rows: Rows, reference: str) -> str:
-    """Ratios over all cells that a policy and the reference share."""
+    """Ratios over all cells that a policy and the reference share, and how many those are."""
     lines = []
     for policy in policies_in(rows):
         ratios = [paired_ratio(rows, policy, reference, field) for field in _RATIOS.values()]
+        seeds = "-" if ratios[0] is None else str(ratios[0].seeds)
+        cells = str(len(shared_cells(rows, policy, reference)))
         best = sum(policy == _best(rows, cell) for cell in {row["cell"] for row in rows})
-        lines.append((policy, *(str(ratio or "-") for ratio in ratios), str(best)))
-    headings = ("policy", *_RATIOS, "best in cells")
-    lines.sort(key=lambda line: inf if line[1] == "-" else float(line[1].split()[0]))
+        lines.append((policy, cells, seeds, *(str(ratio or "-") for ratio in ratios), str(best)))
+    headings = ("policy", "cells", "seeds", *_RATIOS, "best of all in cells")
+    lines.sort(key=lambda line: inf if line[3] == "-" else float(line[3].split()[0]))
     return grid([headings, *lines])
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from random import Random
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -87,3 +87,15 @@ class Watcher:
         stats = self.simulation.router.index.stats()
         self.kv_events_known.append(sum(view.events for view in stats))
         return self._choose(request, candidates)
+
+
+def report_row(policy: str, seed: int, ttft_mean_s: float, cell: str = "c") -> dict[str, Any]:
+    """A row of results, as far as reports read it."""
+    return {
+        "cell": cell, "policy": policy, "seed": seed, "requests": 10,
+        "ttft_mean_s": ttft_mean_s, "ttft_p50_s": ttft_mean_s, "ttft_p90_s": ttft_mean_s,
+        "ttft_p99_s": 2 * ttft_mean_s, "tpot_mean_s": 0.03, "e2e_mean_s": 4.0,
+        "goodput_ratio": 0.9, "hit_ratio": 0.25,
+        "per_engine_requests": {"A30-0": 6, "A30-1": 4}, "decision_us_p50": 50.0,
+        "decision_us_p99": 90.0, "git_commit": "abc", "rejected": 1, "unfinished": 0,
+    }  # fmt: skip

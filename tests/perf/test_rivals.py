@@ -47,6 +47,7 @@ def test_the_report_has_them_in_a_table() -> None:
     text = report_text(ROWS, "lodestar")
 
     assert "against the best heuristic of each cell" in text
+    assert "greedy_oracle are not among them" in text
     assert "| y              | mooncake       | 0.90" in text
 
 

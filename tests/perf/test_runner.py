@@ -14,7 +14,7 @@ from perf.routing.measure import row
 from perf.routing.runner import run
 from perf.routing.store import Store
 from perf.routing.workloads.sharing import Sharing
-from tests.perf.small import cell
+from tests.perf.small import cell, report_row
 from tests.perf.small import run as simulate
 
 ROW_FIELDS = {
@@ -117,3 +117,23 @@ def test_the_command_says_in_one_line_what_is_wrong(
 def test_a_report_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path)]) == 2
     assert "no results in" in capsys.readouterr().err
+
+
+def test_a_report_of_some_cells_leaves_the_whole_one_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(tmp_path)
+    for name in ("x-075", "x-090"):
+        store.append(report_row("lmetric", 1, 1.0, name))
+    assert main(["report", str(tmp_path), "--no-plots"]) == 0
+    whole = (tmp_path / "report.md").read_text()
+    capsys.readouterr()
+
+    assert main(["report", str(tmp_path), "--no-plots", "--cells", "*-075"]) == 0
+
+    printed = capsys.readouterr().out
+    assert "## x-075" in printed
+    assert "x-090" not in printed
+    assert (tmp_path / "report.md").read_text() == whole
+    assert main(["report", str(tmp_path), "--cells", "y*"]) == 2
+    assert "no results of cells 'y*'" in capsys.readouterr().err

@@ -1,7 +1,6 @@
 """Reports: their numbers on results made by hand."""
 
 from math import exp, log, sqrt
-from typing import Any
 
 import numpy as np
 import pytest
@@ -9,17 +8,7 @@ import pytest
 from perf.routing.plots import best_first, window_means
 from perf.routing.statistics import geometric_mean, paired_ratio
 from perf.routing.tables import default_reference, report_text
-
-
-def row(policy: str, seed: int, ttft_mean_s: float, cell: str = "c") -> dict[str, Any]:
-    return {
-        "cell": cell, "policy": policy, "seed": seed, "requests": 10,
-        "ttft_mean_s": ttft_mean_s, "ttft_p50_s": ttft_mean_s, "ttft_p90_s": ttft_mean_s,
-        "ttft_p99_s": 2 * ttft_mean_s, "tpot_mean_s": 0.03, "e2e_mean_s": 4.0,
-        "goodput_ratio": 0.9, "hit_ratio": 0.25,
-        "per_engine_requests": {"A30-0": 6, "A30-1": 4}, "decision_us_p50": 50.0,
-        "decision_us_p99": 90.0, "git_commit": "abc", "rejected": 1, "unfinished": 0,
-    }  # fmt: skip
+from tests.perf.small import report_row as row
 
 
 def test_a_ratio_is_of_geometric_means_with_a_paired_interval() -> None:
@@ -59,6 +48,16 @@ def test_seeds_without_a_partner_do_not_count() -> None:
     assert found.ratio == pytest.approx(3.0)
     assert (found.low, found.seeds) == (None, 1)
     assert paired_ratio(rows, "a", "c", "ttft_mean_s") is None
+
+
+def test_the_table_over_all_cells_says_how_many_a_policy_shares() -> None:
+    rows = [row(policy, seed, 1.0, cell) for policy in "ab" for seed in (1, 2, 3) for cell in "xyz"]
+    rows = [r for r in rows if r["policy"] == "a" or (r["cell"] != "z" and r["seed"] < 3)]
+
+    overall = report_text(rows, "a").split("## all 3 cells")[1].split("##")[0]
+
+    line = next(line for line in overall.splitlines() if line.startswith("| b"))
+    assert [value.strip() for value in line.split("|")[1:4]] == ["b", "2", "2"]
 
 
 def test_geometric_means_need_positive_values() -> None:
