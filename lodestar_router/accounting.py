@@ -1,12 +1,22 @@
-"""What is said of every request, as the settings want it: the objects that say it."""
+"""What is said and counted in production-stack's words, as the settings want it."""
 
+import asyncio
+import logging
+import os
 import time
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from lodestar_router.config import Config
+from lodestar_router.core.fleet import Fleet
 from lodestar_router.logs import Lines
+from lodestar_router.own_usage import OwnUsage
+from lodestar_router.proxy.metrics import GaugeRow, Metrics
 from lodestar_router.proxy.route_log import LOGGER, RouteLog
 from lodestar_router.proxy.session_key import SessionKey
+from lodestar_router.stack_gauges import stack_rows, stats_lines
 
+_logger = logging.getLogger(__name__)
 _READ_SESSIONS = frozenset({"session", "kvaware"})
 
 
@@ -23,3 +33,45 @@ def session_key_of(config: Config) -> SessionKey | None:
         return None
     policies = {config.routing_logic, config.policy_fallback}
     return SessionKey(config.session_key, in_body=bool(policies & _READ_SESSIONS))
+
+
+class HasTrainer(Protocol):
+    """Who may have a trainer."""
+
+    @property
+    def trainer_pid(self) -> int | None:
+        """The trainer's process, if one runs."""
+
+
+class Statistics:
+    """Gauges of engines and of the router itself; for --log-stats, lines about engines.
+
+    Args:
+        steering: knows the trainer's process, which counts as part of the router.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        metrics: Metrics,
+        clock: Callable[[], float],
+        steering: HasTrainer,
+    ) -> None:
+        self._fleet = fleet
+        self._metrics = metrics
+        self._clock = clock
+        self._usage = OwnUsage(
+            lambda: filter(None, (os.getpid(), steering.trainer_pid)), clock=clock
+        )
+
+    def rows(self) -> Iterator[GaugeRow]:
+        """Read at each scrape."""
+        yield from stack_rows(self._fleet, self._metrics.stack, self._clock())
+        yield from self._usage.rows()
+
+    async def log(self, config: Config) -> None:
+        """Log a line per engine now and then until cancelled, if that is wanted."""
+        while config.log_stats:
+            await asyncio.sleep(config.log_stats_interval_s)
+            for line in stats_lines(self._fleet, self._metrics.stack, self._clock()):
+                _logger.info("%s", line)

@@ -14,13 +14,13 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from lodestar_router.accounting import route_log_of, session_key_of
+from lodestar_router.accounting import Statistics, route_log_of, session_key_of
 from lodestar_router.config import Config
 from lodestar_router.config.live import changed, taken_over
 from lodestar_router.core.fleet import Fleet
 from lodestar_router.core.prefix_index import PrefixIndex
 from lodestar_router.core.types import EngineId
-from lodestar_router.describe import describe_engine, describe_health, gauge_rows
+from lodestar_router.describe import describe_engines, describe_health, gauge_rows
 from lodestar_router.discovery.base import Discovered
 from lodestar_router.discovery.discovery import Discovery
 from lodestar_router.discovery.sources import sources_of
@@ -90,7 +90,8 @@ class Router:
             on_hang=lambda pool, for_s: self.engines.hangs(pool, for_s, self._clock()),
         )
         self.steering = Steering(config)
-        self.metrics = Metrics()
+        self.metrics = Metrics(window_s=config.request_stats_window_s)
+        self._statistics = Statistics(self.fleet, self.metrics, self._clock, self.steering)
         self._tls = client_tls(config)
         self.client_keys = ClientKeys(self.metrics, config.client_keys)
         self.engines = EngineSet(
@@ -133,6 +134,7 @@ class Router:
         await self._checks.use(checks_of(config))
         self._background = [
             spawn(self._lag.watch(), name="loop lag"),
+            spawn(self._statistics.log(config), name="statistics"),
             *(
                 spawn(self._reloader.follow(path), name=f"following {path}")
                 for path in (config.dynamic_config, config.client_keys_file)
@@ -199,6 +201,7 @@ class Router:
             decoding=self.steering.decoding,
         )
         self.metrics.add_gauges(self._gauges)
+        self.metrics.add_gauges(self._statistics.rows)
         dispatcher = self._dispatcher = Dispatcher(
             fleet=self.fleet,
             index=self.index,
@@ -254,18 +257,13 @@ class Router:
 
     def describe_engines(self) -> list[dict[str, Any]]:
         """For GET /engines."""
-        now_s = self._clock()
-        return [
-            describe_engine(state, self.fleet, self.index, self.watches, now_s)
-            for state in self.fleet
-        ]
+        return describe_engines(self.fleet, self.index, self.watches, self._clock())
 
     def _gauges(self) -> Iterable[GaugeRow]:
         now_s = self._clock()
         yield from gauge_rows(self.fleet, self.index, self.trainer, self.served_model, now_s)
         yield from self.discovery.gauges()
-        stale = float(bool(self._reloader.error))
-        yield "lodestar:config_stale", "1 if the newest settings cannot be applied.", {}, stale
+        yield from self._reloader.gauges()
 
     @property
     def engine_ids(self) -> list[EngineId]:

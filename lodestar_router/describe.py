@@ -77,6 +77,13 @@ def describe_engine(
     }
 
 
+def describe_engines(
+    fleet: Fleet, index: PrefixIndex, watches: Mapping[EngineId, EngineWatch], now_s: float
+) -> list[dict[str, Any]]:
+    """All of them, for GET /engines."""
+    return [describe_engine(state, fleet, index, watches, now_s) for state in fleet]
+
+
 def describe_health(
     config: Config, config_error: str, *, engines_known: bool
 ) -> tuple[int, dict[str, Any]]:

@@ -13,7 +13,7 @@ Errors   none: they are logged once and kept in `error`.
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 
 from lodestar_router.config import Config
@@ -75,6 +75,11 @@ class Reloader:
                     seen = digest
                     await self.reload()
             await asyncio.sleep(every_s)
+
+    def gauges(self) -> Iterator[tuple[str, str, dict[str, str], float]]:
+        """For /metrics."""
+        stale = float(bool(self.error))
+        yield "lodestar:config_stale", "1 if the newest settings cannot be applied.", {}, stale
 
     def _failed(self, error: str) -> None:
         if error != self.error:

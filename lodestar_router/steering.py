@@ -73,6 +73,11 @@ class Steering:
             self.trainer.offer(row)
 
     @property
+    def trainer_pid(self) -> int | None:
+        """The trainer's process, if one runs."""
+        return None if self.trainer is None else self.trainer.pid
+
+    @property
     def served_model(self) -> PublishedModel | None:
         """The model that choices use now, if the policy has one."""
         learned = learned_in(self.policy)

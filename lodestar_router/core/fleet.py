@@ -43,6 +43,7 @@ class EngineState:
     load: EngineLoad | None = None
     kv_blocks: int | None = None
     block_size_tokens: int | None = None
+    cache_tokens: tuple[int, int] | None = None  # asked for, and found in its prefix cache
     inflight_requests: int = 0
     inflight_prefill_requests: int = 0
     inflight_prefill_tokens: int = 0
@@ -232,6 +233,12 @@ class Fleet:
             for s in self._states.values()
             if s.spec.engine_id not in offered and s.serves(model)
         }
+
+    def knows(self, model: str) -> bool:
+        """Whether an engine serves it, did, or is there to."""
+        if model in self._seen_models:
+            return True
+        return any(model == s.spec.model or model in s.spec.models for s in self)
 
     def _knows_all_models(self) -> bool:
         """False while an engine that never answered, or is not known yet, might serve anything."""

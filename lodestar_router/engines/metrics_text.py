@@ -59,6 +59,12 @@ class MetricsReport:
     prefix_cache_hits_tokens_total: int | None = None
     process_start_time_s: float | None = None  # since the epoch; None with several API servers
 
+    @property
+    def cache_tokens(self) -> tuple[int, int] | None:
+        """Prompt tokens asked of the prefix cache, and those it had."""
+        queries, hits = self.prefix_cache_queries_tokens_total, self.prefix_cache_hits_tokens_total
+        return None if queries is None or hits is None else (queries, hits)
+
 
 _NOTHING = MetricsReport()
 

@@ -260,6 +260,7 @@ class EngineWatch:
 
     def _note_capacity(self, report: MetricsReport) -> None:
         state = self._fleet[self._id]
+        state.cache_tokens = report.cache_tokens
         if (report.kv_blocks, report.block_size_tokens) == (
             state.kv_blocks,
             state.block_size_tokens,

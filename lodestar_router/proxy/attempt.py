@@ -15,8 +15,9 @@ from lodestar_router.core.prefix_index import PrefixIndex, Reservation
 from lodestar_router.core.sse import Usage, usage_in
 from lodestar_router.core.types import Decision, Ending, Outcome, RoutedRequest
 from lodestar_router.errors import EngineError, EngineRefusedError
-from lodestar_router.proxy.exchange import Answer
+from lodestar_router.proxy.exchange import Answer, BrokenAnswerError
 from lodestar_router.proxy.metrics import Metrics
+from lodestar_router.proxy.stack_metrics import Account
 from lodestar_router.proxy.verdict import Verdict, verdict_on, verdict_on_refusal
 
 
@@ -56,6 +57,7 @@ class Attempt:
         circuit: Circuit,
         feedback: Feedback,
         metrics: Metrics,
+        account: Account,
         clock: Callable[[], float],
         refusals: frozenset[int],
         may_move: Callable[[EngineRefusedError], bool],
@@ -72,6 +74,7 @@ class Attempt:
         self._sent = circuit.sent(request.now_s)
         self._feedback = feedback
         self._metrics = metrics
+        self._account = account
         self._clock = clock
         self._may_move = may_move
         self._status = 0
@@ -154,13 +157,28 @@ class Attempt:
             self._index.release(self._reservation, completed=ending is Ending.COMPLETED)
         self._metrics.ended(self._decision.engine_id, ending)
         self._judge(self._refusal or verdict_on(answer, error, hurried=hurried))
+        now_s = self._clock()
+        latency_s = now_s - self._request.now_s
+        self._account.ended(now_s, ending, latency_s=latency_s, error=_cause(error))
         whole = answer if ending is Ending.COMPLETED else None
-        usage = None
-        if whole is not None and (self._prompt is not None or self._feedback.counts_tokens):
-            usage = usage_in(whole.tail)
-        self._observe(ending, None if whole is None else self._output_tokens(whole, usage))
+        usage = None if whole is None else usage_in(whole.tail)
+        output_tokens = None if whole is None else self._output_tokens(whole, usage)
+        if whole is not None:
+            self._count_tokens(now_s, usage, output_tokens)
+        self._observe(ending, output_tokens)
         if self._prompt is not None and usage is not None:
             self._compare(self._prompt, usage)
+
+    def _count_tokens(self, now_s: float, usage: Usage | None, output_tokens: int | None) -> None:
+        """The engine's own counts, else the router's."""
+        request = self._request
+        input_tokens = request.prompt_tokens if request.tokens_known else None
+        if usage is not None:
+            input_tokens, output_tokens = usage.prompt_tokens, usage.completion_tokens
+        self._account.answered(input_tokens, output_tokens)
+        if self._ttft_s is not None:
+            decode_s = now_s - request.now_s - self._ttft_s
+            self._account.recent.decoded(now_s, decode_s=decode_s, tokens=output_tokens)
 
     def _output_tokens(self, answer: Answer, usage: Usage | None) -> int | None:
         """The engine's own count, else the events of the stream; None for several answers."""
@@ -206,3 +224,8 @@ class Attempt:
             self._metrics.cached(
                 engine_id, expected_tokens=expected, reported_tokens=usage.cached_tokens
             )
+
+
+def _cause(error: EngineError | None) -> EngineError | None:
+    """What was wrong, whenever it was."""
+    return error.broken_by if isinstance(error, BrokenAnswerError) else error

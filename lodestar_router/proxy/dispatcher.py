@@ -181,6 +181,7 @@ class Dispatcher:
 
     async def _attempt(self, passage: _Passage, decision: Decision) -> Answer:
         engine_id, routed, prompt = decision.engine_id, passage.routed, passage.prompt
+        state = self._fleet[engine_id]
         attempt = Attempt(
             routed,
             decision,
@@ -193,9 +194,10 @@ class Dispatcher:
             ),
             reservation=self._index.reserve(engine_id, prompt) if prompt is not None else None,
             index=self._index,
-            circuit=self._fleet[engine_id].circuit,
+            circuit=state.circuit,
             feedback=self._feedback,
             metrics=self._metrics,
+            account=self._metrics.stack.sent(state.spec, routed.model, routed.now_s),
             clock=self._clock,
             refusals=self._retries.statuses,
             may_move=lambda refusal: self._may_move(passage, refusal, engine_id),

@@ -111,6 +111,7 @@ class RouteHandler:
         if model is not None:
             head = structs.replace(head, model=model)
             request = structs.replace(request, body=body_for(request, model, form))
+        self._metrics.stack.incoming(head.model, known=self._fleet.knows(head.model))
         pinned: EngineId | None = None
         if b"?" in request.target:
             pinned, request = self._pinned(request)

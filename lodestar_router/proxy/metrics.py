@@ -1,6 +1,7 @@
 """Every metric of the router's own, declared once, with its unit.
 
-Names start with `lodestar:`. Labels are bounded: engines and models that the
+Names start with `lodestar:`; those that production-stack's router has as well are in
+`stack`. Labels are bounded: engines and models that the
 fleet knows, policies and reasons that the code names.
 """
 
@@ -8,11 +9,14 @@ from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from lodestar_router.core.types import Decision, Ending
+from lodestar_router.core.types import Decision, Ending, EngineId
 from lodestar_router.proxy.series import Counter, Histogram
+from lodestar_router.proxy.stack_metrics import StackMetrics
 
 # From a cached short prompt on a fast GPU to a saturated fleet.
 _TTFT_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2)
@@ -25,9 +29,12 @@ class Metrics:
 
     content_type = b"text/plain; version=0.0.4; charset=utf-8"
 
-    def __init__(self) -> None:
+    def __init__(self, *, window_s: float = 60.0) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self.stack = StackMetrics(self.registry, window_s)
         self._requests = Counter(
             "lodestar:requests",
             "Requests by how they ended.",
@@ -177,8 +184,9 @@ class Metrics:
         agreement = "equal" if expected_tokens == reported_tokens else "differs"
         self._cached_agreement.labels(engine_id, agreement).inc()
 
-    def forget(self, engine_id: str) -> None:
+    def forget(self, engine_id: EngineId) -> None:
         """Drop the series of an engine that left, so that pods coming and going leave none."""
+        self.stack.forget(engine_id)
         for metric in (
             self._requests, self._decisions, self._retries, self._engine_failures, self._ttft,
             self._prompt_tokens, self._expected_cached, self._reported_cached,
