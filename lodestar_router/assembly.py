@@ -106,6 +106,9 @@ class Router:
         )
         self.discovery = Discovery(self._apply_engines)
         self._checks = HealthChecks(self.watches.get)
+        self._services = Services(
+            config, fleet=self.fleet, watches=self.watches, metrics=self.metrics
+        )
         self.fleet.complete = False
 
     @property
@@ -126,12 +129,14 @@ class Router:
         await self.tokenizers.load_configured(config.tokenizers)
         await self.discovery.use(sources_of(config))
         server = self._make_server()
+        await self._services.open(self._routes)
         named = [spec.engine_id for spec in config.engines]
         await self.engines.first_probes(self.discovery.applied, named)
         port = await server.start(config.host, config.port)
         self._server = server
         self.steering.start()
         await self._checks.use(checks_of(config))
+        await self._services.start()
         self._background = [
             spawn(self._lag.watch(), name="loop lag"),
             spawn(self._statistics.log(config), name="statistics"),
@@ -234,7 +239,6 @@ class Router:
             aliases=config.static_aliases,
             session_key=session_key_of(config),
         )
-        self._services = Services(fleet=self.fleet, watches=self.watches, metrics=self.metrics)
         return Server(
             routes=self._routes,
             control=ControlHandler(
@@ -284,9 +288,11 @@ class Router:
         self, drain_s: float, *, delay_s: float = 0.0, at_once: asyncio.Event | None = None
     ) -> None:
         """End everything that `start` began, as Server.stop; safe after a start that failed."""
+        await self._services.pause()
         server = getattr(self, "_server", None)
         if server is not None:
             await server.stop(drain_s, delay_s=delay_s, at_once=at_once)
+        await self._services.close()
         await cancel(*self._background)
         await self._checks.stop()
         await self.discovery.stop()

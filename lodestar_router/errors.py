@@ -14,6 +14,7 @@
     │   └── HeadTooLargeError  431
     ├── OverloadedError        429  as much is under way as may be
     ├── RouterBusyError        503  the router itself is behind
+    ├── StorageError           507  files cannot be kept or read
     ├── NoCandidateError       503  every engine was filtered out
     └── EngineError                502  the engine failed before its first byte
         ├── StaleConnectionError   502  perhaps nothing reached it
@@ -128,6 +129,13 @@ class RouterBusyError(RouterError):
 
     status_hint = 503
     code = "router_overloaded"
+
+
+class StorageError(RouterError):
+    """The disk is full, or fails; what was kept before is kept still."""
+
+    status_hint = 507
+    code = "storage_failed"
 
 
 class NoCandidateError(RouterError):

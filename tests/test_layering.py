@@ -87,7 +87,12 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "reload": ({"config", "errors"}, ANY_STDLIB),
     "static_checks": ({"config", "engines"}, PURE_STDLIB),
     "tls": ({"config", "errors"}, ANY_STDLIB),
-    "services": ({"config", "core", "engines", "proxy", "sleep_mode"}, ANY_STDLIB),
+    # Files and batches: endpoints of their own, and lines that take clients' way.
+    "batches": ({"batches", "errors", "proxy", "tasks"}, {*ANY_STDLIB, "msgspec"}),
+    "services": (
+        {"batches", "config", "core", "engines", "proxy", "resilience", "sleep_mode"},
+        ANY_STDLIB,
+    ),
     "signals": ({"tasks"}, ANY_STDLIB),
     "sleep_mode": ({"core", "engines"}, PURE_STDLIB),
     "steering": ({"config", "features", "learning", "policy", "trainer"}, ANY_STDLIB),

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lodestar_router.config.edge_model import EdgeConfig
+from lodestar_router.config.batch_model import BatchConfig
 from lodestar_router.core.goal import Goal, Objective
 from lodestar_router.core.types import EngineId, EngineSpec
 
@@ -26,7 +26,7 @@ class EmulatedGroup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Config(EdgeConfig):
+class Config(BatchConfig):
     """Everything the router is started with.
 
     A timeout of 0 is none. Keys are secrets: they are in no representation.

@@ -8,6 +8,7 @@ them and take the same way as any other value; "" is none.
 from typing import Final
 
 from lodestar_router.config import converters as to
+from lodestar_router.config.batch_settings import BATCH_SETTINGS
 from lodestar_router.config.discovery_settings import DISCOVERY_SETTINGS
 from lodestar_router.config.edge_settings import EDGE_SETTINGS
 from lodestar_router.config.engine_specs import engines
@@ -76,6 +77,7 @@ SETTINGS: Final = (
         "6 MiB of JSON, the rest is room for images",
     ),
     *EDGE_SETTINGS,
+    *BATCH_SETTINGS,
     Setting(
         name="retries", field="retries", group=_FAULTS, metavar="COUNT", convert=to.whole(0, 10),
         default="1",

@@ -199,6 +199,10 @@ class ClientConnection(asyncio.Protocol):
         body = error_body(405, "method not allowed", "method_not_allowed")
         self.send(405, body, headers=((b"allow", allowed),))
 
+    def send_not_found(self, path: str) -> None:
+        """Send the 404 of a path that leads nowhere."""
+        self.send(404, error_body(404, f"no such endpoint: {path}", "not_found"))
+
     def relay_from(self, source: Pausable | None) -> None:
         """Name the engine connection to slow down when this client is slow."""
         self._source = source

@@ -16,7 +16,7 @@ from lodestar_router.proxy.control import ControlHandler
 from lodestar_router.proxy.deadlines import SWEEP_S
 from lodestar_router.proxy.engine_pool import EnginePool
 from lodestar_router.proxy.handler import RouteHandler
-from lodestar_router.proxy.messages import Request, error_body, error_response
+from lodestar_router.proxy.messages import Request, error_response
 from lodestar_router.proxy.request_reader import Limits
 from lodestar_router.proxy.routed_paths import METHODS
 from lodestar_router.proxy.service import Access, Service
@@ -105,7 +105,7 @@ class Server:
         elif (service := self._service(request.path)) is not None:
             await service(request, client)
         else:
-            client.send(404, error_body(404, f"no such endpoint: {request.path}", "not_found"))
+            client.send_not_found(request.path)
 
     def _service(self, path: str) -> Service | None:
         return next((service for service in self._services if service.serves(path)), None)

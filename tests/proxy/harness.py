@@ -1,4 +1,4 @@
-"""A router's data plane in front of fake engines, and a client that shows raw bytes."""
+"""A router's data plane in front of fake engines."""
 
 import asyncio
 import json
@@ -30,8 +30,11 @@ from lodestar_router.proxy.request_reader import Limits
 from lodestar_router.proxy.retries import Retries
 from lodestar_router.proxy.route_log import RouteLog
 from lodestar_router.proxy.server import Server
+from lodestar_router.proxy.service import Service
 from lodestar_router.proxy.session_key import SessionKey
 from lodestar_router.tokens.service import TokenService
+from tests.proxy.raw_client import RawClient as RawClient
+from tests.proxy.raw_client import Reply as Reply
 
 UNLIMITED = AdmissionLimits(running=0, queued=0, queue_timeout_s=0.0)
 TIMEOUTS = Timeouts(connect_s=1.0, first_byte_s=0.0, idle_s=0.0, total_s=0.0)
@@ -142,6 +145,7 @@ async def edge_before(
     admission: AdmissionLimits = UNLIMITED,
     session_key: SessionKey | None = None,
     root_path: str = "",
+    services: Sequence[Service] = (),
 ) -> AsyncIterator[Edge]:
     """Serve in front of `engines`, which are taken for up; round robin, no tokenizer."""
     fleet, index, route_lines = Fleet(circuits=circuits), PrefixIndex(), Written()
@@ -196,6 +200,7 @@ async def edge_before(
     server = Server(
         routes=routes,
         control=control,
+        services=services,
         pools=pools,
         limits=limits or Limits(),
         keys=ClientKeys(metrics, keys),
@@ -211,78 +216,6 @@ async def edge_before(
         for client in edge.clients:
             await client.close()
         await server.stop(drain_s=0.5)
-
-
-@dataclass
-class Reply:
-    """One response as it came over the wire."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-class RawClient:
-    """A client connection on which any bytes can be sent."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    @classmethod
-    async def to(cls, port: int) -> "RawClient":
-        return cls(*await asyncio.open_connection("127.0.0.1", port))
-
-    async def send(self, data: bytes) -> None:
-        self.writer.write(data)
-        await self.writer.drain()
-
-    async def head(self) -> tuple[int, dict[str, str]]:
-        raw = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 10)
-        first, *lines = raw.decode("latin-1").strip().split("\r\n")
-        headers: dict[str, str] = {}
-        for line in lines:
-            name, _, value = line.partition(": ")
-            assert name not in headers, f"duplicate header {name}"
-            headers[name] = value
-        return int(first.split(" ")[1]), headers
-
-    async def reply(self) -> Reply:
-        status, headers = await self.head()
-        if "content-length" in headers:
-            assert "transfer-encoding" not in headers
-            body = await self.reader.readexactly(int(headers["content-length"]))
-        elif headers.get("transfer-encoding") == "chunked":
-            body = b"".join([chunk async for chunk in self.chunks()])
-        else:
-            body = await asyncio.wait_for(self.reader.read(), 10)
-        return Reply(status, headers, body)
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        while True:
-            size = int(await asyncio.wait_for(self.reader.readline(), 10), 16)
-            chunk = await self.reader.readexactly(size)
-            await self.reader.readexactly(2)
-            if not size:
-                return
-            yield chunk
-
-    async def closed(self) -> bool:
-        """Whether the router closes the connection without another byte."""
-        try:
-            return await asyncio.wait_for(self.reader.read(1), 10) == b""
-        except ConnectionResetError:
-            return True
-
-    async def close(self) -> None:
-        self.writer.close()
-        try:
-            await self.writer.wait_closed()
-        except ConnectionError:
-            return
 
 
 def post(path: str, body: Any, *headers: str, version: str = "1.1") -> bytes:
