@@ -22,7 +22,14 @@ _CIRCUIT_STATES = (
 )
 
 
-def describe_engine(
+def describe_engines(
+    fleet: Fleet, index: PrefixIndex, watches: Mapping[EngineId, EngineWatch], now_s: float
+) -> list[dict[str, Any]]:
+    """Every engine."""
+    return [_describe_engine(state, fleet, index, watches, now_s) for state in fleet]
+
+
+def _describe_engine(
     state: EngineState,
     fleet: Fleet,
     index: PrefixIndex,

@@ -62,8 +62,8 @@ class Services:
         processor = self._processor = Processor(store, runner, most_bytes=limits.body_bytes)
         self._metrics.add_gauges(lambda: _rows(processor, runner))
         self.handlers[1:] = (
-            FilesApi(store, self._metrics),
-            BatchesApi(store, processor, self._metrics),
+            FilesApi(store, self._metrics).service,
+            BatchesApi(store, processor, self._metrics).service,
         )
 
     async def start(self) -> None:

@@ -15,15 +15,11 @@ from lodestar_router.batches.queries import page, read_query
 from lodestar_router.batches.records import BatchRecord, ConflictError, Status, TooManyError
 from lodestar_router.batches.store import Store, unix_s
 from lodestar_router.errors import RequestError
-from lodestar_router.proxy.client_connection import ClientConnection
-from lodestar_router.proxy.endpoints import Call, Frame
+from lodestar_router.proxy.endpoints import Call, Tree
 from lodestar_router.proxy.json_depth import check_depth
-from lodestar_router.proxy.messages import Request
 from lodestar_router.proxy.metrics import Metrics
 from lodestar_router.proxy.routed_paths import JSON_PATHS
-from lodestar_router.proxy.service import Access
 
-_ROOT = "/v1/batches"
 _MOST_LISTED = 100
 _MOST_UNFINISHED = 100  # of one client
 _MOST_DEPTH = 8
@@ -48,32 +44,13 @@ class BatchesApi:
     def __init__(self, store: Store, processor: Processor, metrics: Metrics) -> None:
         self._store = store
         self._processor = processor
-        self._frame = Frame(metrics)
-
-    def serves(self, path: str) -> bool:
-        """Whether `path` is one of them."""
-        return path == _ROOT or path.startswith(_ROOT + "/")
-
-    def open_to(self, path: str) -> Access:
-        """Every client's."""
-        return Access.CLIENTS
-
-    async def __call__(self, request: Request, client: ClientConnection) -> None:
-        """Answer one request."""
-        batch_id, _, rest = request.path.removeprefix(_ROOT).removeprefix("/").partition("/")
-        if not batch_id:
-            endpoints = {b"POST": self._begin, b"GET": self._list}
-        elif not rest:
-            endpoints = {b"GET": self._retrieve, b"DELETE": self._cancel}
-        elif rest == "cancel":
-            endpoints = {b"POST": self._cancel}
-        else:
-            client.send_not_found(request.path)
-            return
-        if request.method in endpoints:
-            await self._frame.run(endpoints[request.method], request, client)
-        else:
-            client.send_method_not_allowed(b", ".join(endpoints))
+        self.service = Tree(
+            "/v1/batches",
+            metrics,
+            all={b"POST": self._begin, b"GET": self._list},
+            one={b"GET": self._retrieve, b"DELETE": self._cancel},
+            parts={"cancel": {b"POST": self._cancel}},
+        )
 
     async def _begin(self, call: Call) -> None:
         owner = call.request.client
@@ -118,8 +95,7 @@ class BatchesApi:
         call.answer((await self._record(call)).shown())
 
     async def _record(self, call: Call) -> BatchRecord:
-        batch_id = call.request.path.removeprefix(_ROOT + "/").partition("/")[0]
-        return await self._store.batch(batch_id, call.request.client)
+        return await self._store.batch(call.item, call.request.client)
 
 
 def _read(body: bytes) -> _Create:

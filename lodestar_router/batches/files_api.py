@@ -8,14 +8,10 @@ from lodestar_router.batches.records import FileRecord
 from lodestar_router.batches.sending import send_file
 from lodestar_router.batches.store import Store
 from lodestar_router.errors import RequestError
-from lodestar_router.proxy.client_connection import ClientConnection
-from lodestar_router.proxy.endpoints import Call, Frame
-from lodestar_router.proxy.messages import Request
+from lodestar_router.proxy.endpoints import Call, Tree
 from lodestar_router.proxy.metrics import Metrics
 from lodestar_router.proxy.multipart import Part, is_form, read_form
-from lodestar_router.proxy.service import Access
 
-_ROOT = "/v1/files"
 _MOST_LISTED = 10_000
 _NAME_CHARS = 255
 _PURPOSE_CHARS = 64
@@ -26,32 +22,13 @@ class FilesApi:
 
     def __init__(self, store: Store, metrics: Metrics) -> None:
         self._store = store
-        self._frame = Frame(metrics)
-
-    def serves(self, path: str) -> bool:
-        """Whether `path` is one of them."""
-        return path == _ROOT or path.startswith(_ROOT + "/")
-
-    def open_to(self, path: str) -> Access:
-        """Every client's."""
-        return Access.CLIENTS
-
-    async def __call__(self, request: Request, client: ClientConnection) -> None:
-        """Answer one request."""
-        file_id, _, rest = request.path.removeprefix(_ROOT).removeprefix("/").partition("/")
-        if not file_id:
-            endpoints = {b"POST": self._upload, b"GET": self._list}
-        elif not rest:
-            endpoints = {b"GET": self._retrieve, b"DELETE": self._delete}
-        elif rest == "content":
-            endpoints = {b"GET": self._content}
-        else:
-            client.send_not_found(request.path)
-            return
-        if request.method in endpoints:
-            await self._frame.run(endpoints[request.method], request, client)
-        else:
-            client.send_method_not_allowed(b", ".join(endpoints))
+        self.service = Tree(
+            "/v1/files",
+            metrics,
+            all={b"POST": self._upload, b"GET": self._list},
+            one={b"GET": self._retrieve, b"DELETE": self._delete},
+            parts={"content": {b"GET": self._content}},
+        )
 
     async def _upload(self, call: Call) -> None:
         request = call.request
@@ -97,8 +74,7 @@ class FilesApi:
         call.answer({"id": record.file_id, "object": "file", "deleted": True})
 
     async def _record(self, call: Call) -> FileRecord:
-        file_id = call.request.path.removeprefix(_ROOT + "/").partition("/")[0]
-        return await self._store.file(file_id, call.request.client)
+        return await self._store.file(call.item, call.request.client)
 
 
 def _only(parts: list[Part], name: str) -> Part | None:

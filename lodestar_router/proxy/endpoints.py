@@ -4,7 +4,7 @@ Errors   every RouterError becomes its status; anything else is a bug, logged, a
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -14,6 +14,7 @@ from lodestar_router.proxy.client_connection import ClientConnection
 from lodestar_router.proxy.messages import Header, Request, error_body, error_response
 from lodestar_router.proxy.metrics import Metrics
 from lodestar_router.proxy.request_ids import RequestIds
+from lodestar_router.proxy.service import Access
 
 _logger = logging.getLogger(__name__)
 
@@ -21,10 +22,13 @@ _logger = logging.getLogger(__name__)
 class Call:
     """One request to such an endpoint, and the way back."""
 
-    def __init__(self, request: Request, client: ClientConnection, request_id: str) -> None:
+    def __init__(
+        self, request: Request, client: ClientConnection, request_id: str, item: str
+    ) -> None:
         self.request = request
         self.client = client
         self.request_id = request_id
+        self.item = item  # the one of many that the path names; "" if it names none
 
     @property
     def id_header(self) -> Header:
@@ -41,6 +45,7 @@ class Call:
 
 
 Endpoint = Callable[[Call], Awaitable[None]]
+Methods = Mapping[bytes, Endpoint]
 
 
 class Frame:
@@ -50,9 +55,11 @@ class Frame:
         self._metrics = metrics
         self._ids = RequestIds()
 
-    async def run(self, endpoint: Endpoint, request: Request, client: ClientConnection) -> None:
+    async def run(
+        self, endpoint: Endpoint, request: Request, client: ClientConnection, *, item: str = ""
+    ) -> None:
         """Answer one request."""
-        call = Call(request, client, self._ids.of(request))
+        call = Call(request, client, self._ids.of(request), item)
         try:
             await endpoint(call)
         except RouterError as error:
@@ -64,3 +71,40 @@ class Frame:
             _logger.exception("request %s failed in the router", call.request_id)
             self._metrics.refused("internal_error")
             call.send(500, error_body(500, "internal error", "internal_error"))
+
+
+class Tree:
+    """A service of many things alike: /ROOT, /ROOT/{item} and /ROOT/{item}/{part}; for clients."""
+
+    def __init__(
+        self,
+        root: str,
+        metrics: Metrics,
+        *,
+        all: Methods,
+        one: Methods,
+        parts: Mapping[str, Methods],
+    ) -> None:
+        self._root = root
+        self._frame = Frame(metrics)
+        self._all = all
+        self._parts = {"": one, **parts}
+
+    def serves(self, path: str) -> bool:
+        """Whether `path` is below the root."""
+        return path == self._root or path.startswith(self._root + "/")
+
+    def open_to(self, path: str) -> Access:
+        """Every client's."""
+        return Access.CLIENTS
+
+    async def __call__(self, request: Request, client: ClientConnection) -> None:
+        """Answer one request."""
+        item, _, part = request.path[len(self._root) + 1 :].partition("/")
+        methods = self._parts.get(part) if item else self._all
+        if methods is None:
+            client.send_not_found(request.path)
+        elif request.method in methods:
+            await self._frame.run(methods[request.method], request, client, item=item)
+        else:
+            client.send_method_not_allowed(b", ".join(methods))

@@ -108,7 +108,7 @@ async def batches_before(
         )
         processor = Processor(store, runner, most_bytes=LIMITS.body_bytes, store_again_s=0.05)
         services += [
-            FilesApi(store, edge.metrics), BatchesApi(store, processor, edge.metrics),
+            FilesApi(store, edge.metrics).service, BatchesApi(store, processor, edge.metrics).service,
         ]  # fmt: skip
         try:
             await processor.start()
