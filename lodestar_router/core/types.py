@@ -181,6 +181,7 @@ class Decision(Struct, frozen=True, kw_only=True, eq=False):
     residuals: FloatVector | None = None  # [candidates] ln, what the net says of each
     trusted: bool = False  # whether the predictions include the residuals
     prices_s: Sequence[float] | None = None  # [candidates] seconds of delay to others
+    work_s: Sequence[float] | None = None  # [candidates] seconds of prefill it adds there
     goal: Goal | None = None  # what the learned policy's costs stand for
     forecast: DecodeForecast | None = None  # None: the goal does not ask for it
     arm: Arm | None = None  # None: no trial is under way

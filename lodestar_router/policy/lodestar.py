@@ -142,6 +142,7 @@ class LodestarPolicy:
             residuals=predicted.residuals,
             trusted=predicted.trusted,
             prices_s=prices_s,
+            work_s=predicted.work_s,
             goal=goal,
             forecast=forecast,
         )

@@ -15,11 +15,12 @@ from collections.abc import Callable, Sequence
 from math import isnan
 from time import thread_time_ns
 
+from lodestar_router.core.candidates import candidates_for
 from lodestar_router.core.fleet import Fleet
+from lodestar_router.core.hold import HoldQueue
 from lodestar_router.core.kv_events import KvEvent, ViewId
 from lodestar_router.core.prefix_index import PrefixIndex
 from lodestar_router.core.types import (
-    Candidate,
     Decision,
     Ending,
     EngineId,
@@ -50,8 +51,10 @@ class RouterCore:
         model: str,
         clock: Callable[[], float],
         offer: Callable[[TrainingRow], None],
+        hold: HoldQueue | None = None,
     ) -> None:
         self.policy = policy
+        self._hold = hold
         self._model = model
         self._clock = clock
         tracker = ResidualTracker()
@@ -62,6 +65,7 @@ class RouterCore:
             tracker, offer, clock=clock, decoding=None if learned is None else learned.decoding
         )
         self.on_label: list[OnLabel] = []
+        self.on_over: Callable[[Flight], None] | None = None  # at the first token and the end
 
     def add_engine(
         self, engine_id: EngineId, gpu: str, config: EngineModelConfig, *, kv_events: bool
@@ -102,14 +106,9 @@ class RouterCore:
             session_id=None if ask.session is None else f"s{ask.session}",
         )
         engine_ids = [state.spec.engine_id for state in states]
-        cached = index.match(prompt, engine_ids) if prompt is not None else {}
-        candidates = [
-            Candidate(
-                engine=fleet.snapshot(engine_id, routed.now_s),
-                cached_prefix_tokens=min(cached.get(engine_id, 0), routed.prompt_tokens - 1),
-            )
-            for engine_id in engine_ids
-        ]
+        candidates = candidates_for(
+            routed, prompt, engine_ids, fleet=fleet, index=index, hold=self._hold
+        )
         decision = self.policy.choose(routed, candidates)
         flight.decision_ns = thread_time_ns() - started_ns
         flight.routed, flight.decision = routed, decision
@@ -132,6 +131,8 @@ class RouterCore:
         flight.first_token_at_s = self._clock()
         flight.ticket.first_token()
         self._observe(flight, None)
+        if self.on_over is not None:
+            self.on_over(flight)
 
     def end(self, flight: Flight, ending: Ending) -> None:
         """The answer is complete, or there is none."""
@@ -141,6 +142,8 @@ class RouterCore:
         if flight.reservation is not None:
             self.index.release(flight.reservation, completed=ending is Ending.COMPLETED)
         self._observe(flight, ending)
+        if self.on_over is not None:
+            self.on_over(flight)
         if ending is Ending.COMPLETED and flight.prompt is not None:
             assert flight.decision is not None
             # Engines report what they found; it corrects guesses, where there are no events.

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lodestar_router.core.block_keys import TokenArray
+from lodestar_router.core.hold import HoldQueue, HoldSettings
 from lodestar_router.core.types import EngineId
 from lodestar_router.emulator.engine_model import EngineModel
 from lodestar_router.emulator.sequence import EmulatedRequest
@@ -28,6 +29,7 @@ from perf.routing.agenda import Agenda
 from perf.routing.cells import Cell, Event
 from perf.routing.fleet import SimulatedFleet, emulated
 from perf.routing.flight import Flight
+from perf.routing.holding import VirtualHold
 from perf.routing.learner import VirtualTrainer
 from perf.routing.router import OnLabel, RouterCore
 from perf.routing.workloads.base import Ask
@@ -52,11 +54,17 @@ class Simulation:
             self.trainer = VirtualTrainer(
                 learned, seed, self._agenda, training_s=cell.delays.training_s
             )
+        settings: HoldSettings | None = getattr(policy, "hold", None)
+        queue = None if settings is None else HoldQueue(settings)
         self.router = RouterCore(
-            policy, model=cell.model, clock=self._agenda.clock, offer=self._offer
+            policy, model=cell.model, clock=self._agenda.clock, offer=self._offer, hold=queue
         )
         listens = cell.delays.kv_events and policy.reads_prompt
         self.fleet = SimulatedFleet(cell, self._agenda, self.router, self._ended, kv_events=listens)
+        self.hold: VirtualHold | None = None
+        if queue is not None:
+            self.hold = VirtualHold(queue, self._agenda, self.fleet.send)
+            self.router.on_over = self.hold.over
         attach = getattr(policy, "attach", None)
         if attach is not None:
             attach(self)
@@ -151,7 +159,10 @@ class Simulation:
             flight.rejected = True
             self._ended(flight)
             return
-        self.fleet.send(flight, decision.engine_id)
+        if self.hold is None:
+            self.fleet.send(flight, decision.engine_id)
+        else:
+            self.hold.enter(flight)
 
     def _ended(self, flight: Flight) -> None:
         """The client has its answer; in a session it thinks, and asks again."""

@@ -3,6 +3,7 @@
     lodestar_tail, lodestar_e2e, lodestar_tpot, lodestar_goodput    policy/objective.py
     lodestar_explore     draws among near-ties for EXPLORED of the requests
     lodestar_base        base and price steer; the net learns, and steers nothing
+    lodestar_hold        requests wait at the router for their engine, shortest first
 
 The limits of lodestar_goodput are those that a row's `goodput_ratio` counts.
 """
@@ -11,6 +12,7 @@ from random import Random
 from typing import ClassVar
 
 from lodestar_router.core.goal import Goal, Objective
+from lodestar_router.core.hold import HoldSettings
 from lodestar_router.policy.lodestar import LodestarPolicy
 from lodestar_router.policy.pick import Exploration
 from lodestar_router.policy.staged import StagedPolicy
@@ -71,3 +73,10 @@ class LodestarBase(StagedPolicy):
 
     def __init__(self, rng: Random) -> None:
         super().__init__(LodestarPolicy(rng), share=0.0)
+
+
+class LodestarHold(LodestarPolicy):
+    """Late binding."""
+
+    name: ClassVar[str] = "lodestar_hold"
+    hold: ClassVar[HoldSettings] = HoldSettings(max_s=10.0)

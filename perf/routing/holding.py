@@ -1,0 +1,66 @@
+"""Late binding in virtual time: as proxy.holding, with the agenda in place of timers."""
+
+from collections.abc import Callable
+
+from lodestar_router.core.hold import Held, HoldQueue
+from lodestar_router.core.types import EngineId
+from perf.routing.agenda import Agenda
+from perf.routing.flight import Flight
+
+Send = Callable[[Flight, EngineId], None]
+
+
+class VirtualHold:
+    """Requests that wait at the router of one run."""
+
+    def __init__(self, queue: HoldQueue, agenda: Agenda, send: Send) -> None:
+        self._queue = queue
+        self._agenda = agenda
+        self._send = send
+        self._waiting: dict[int, Flight] = {}
+        self._looked_at_s: dict[EngineId, float] = {}  # when the agenda has the next look
+        self.held = 0
+
+    def enter(self, flight: Flight) -> None:
+        """A flight was decided: send it, or keep it."""
+        decision, routed = flight.decision, flight.routed
+        assert decision is not None
+        assert routed is not None
+        if decision.work_s is None:
+            self._send(flight, decision.engine_id)
+            return
+        now_s, engine_id = self._agenda.now_s, decision.engine_id
+        held = Held(
+            number=flight.ask.number,
+            arrived_at_s=now_s,
+            work_s=decision.work_s[decision.chosen],
+            uncached_tokens=max(routed.prompt_tokens - flight.expected_cached_tokens, 1),
+            client=routed.session_id,
+        )
+        if self._queue.enter(engine_id, held, now_s, at_once=False):
+            self._send(flight, engine_id)
+            return
+        self.held += 1
+        self._waiting[held.number] = flight
+        self._look_later(engine_id)
+
+    def over(self, flight: Flight) -> None:
+        """The flight's first token has come, or it has ended."""
+        assert flight.decision is not None
+        engine_id = flight.decision.engine_id
+        self._go(engine_id, self._queue.over(flight.ask.number, self._agenda.now_s))
+
+    def _look(self, engine_id: EngineId) -> None:
+        self._looked_at_s.pop(engine_id, None)
+        self._go(engine_id, self._queue.due(engine_id, self._agenda.now_s))
+
+    def _go(self, engine_id: EngineId, numbers: list[int]) -> None:
+        for number in numbers:
+            self._send(self._waiting.pop(number), engine_id)
+        self._look_later(engine_id)
+
+    def _look_later(self, engine_id: EngineId) -> None:
+        due_s = max(self._queue.due_at_s(engine_id), self._agenda.now_s)
+        if due_s < self._looked_at_s.get(engine_id, float("inf")):
+            self._looked_at_s[engine_id] = due_s
+            self._agenda.at(due_s, self._look, engine_id)
