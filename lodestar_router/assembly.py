@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from lodestar_router import resilience
 from lodestar_router.accounting import Statistics, route_log_of, session_key_of
 from lodestar_router.config import Config
 from lodestar_router.config.live import changed, taken_over
@@ -45,7 +46,6 @@ from lodestar_router.proxy.loop_lag import LoopLag
 from lodestar_router.proxy.metrics import GaugeRow, Metrics
 from lodestar_router.proxy.server import Server
 from lodestar_router.reload import Reloader
-from lodestar_router.resilience import admission_of, circuits_of, limits_of, retries_of
 from lodestar_router.services import Services
 from lodestar_router.static_checks import checks_of
 from lodestar_router.steering import Steering, steers
@@ -77,7 +77,7 @@ class Router:
         self.fleet = Fleet(
             prefix_view=self.index.kind,
             log_residual=self._tracker.value,
-            circuits=circuits_of(config),
+            circuits=resilience.circuits_of(config),
         )
         self._identity = ModelIdentity(self.fleet, allow_mixed=config.allow_mixed_models)
         self.parts = EngineParts(
@@ -219,15 +219,18 @@ class Router:
                 resend=config.resend_unanswered,
             ),
             timeouts=self.parts.timeouts,
-            retries=retries_of(config, self.metrics),
+            retries=resilience.retries_of(config, self.metrics),
             feedback=feedback,
             metrics=self.metrics,
             clock=self._clock,
+            holding=resilience.holding_of(config, self.fleet, self.metrics, self._clock),
             route_log=route_log_of(config),
         )
         self._lag = LoopLag(config.max_loop_lag_s, metrics=self.metrics, clock=self._clock)
         self._routes = RouteHandler(
-            admission=Admission(admission_of(config), metrics=self.metrics, clock=self._clock),
+            admission=Admission(
+                resilience.admission_of(config), metrics=self.metrics, clock=self._clock
+            ),
             lag=self._lag,
             json_depth=config.max_json_depth,
             fleet=self.fleet,
@@ -253,7 +256,7 @@ class Router:
             ),
             services=self._services.handlers,
             pools=self.engines.pools,
-            limits=limits_of(config),
+            limits=resilience.limits_of(config),
             keys=self.client_keys,
             tls=self._tls,
             root_path=config.root_path,

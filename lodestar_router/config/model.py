@@ -61,6 +61,7 @@ class Config(BatchConfig):
     policy_fallback: str  # BASE, or the name of a policy
     explore_share: float  # 0..1
     explore_extra_s: float
+    hold_max_s: float  # 0: requests are sent at once
     tokenizers: Mapping[str, str]  # model to directory or hub id; ANY_MODEL for all others
     seed: int | None
     kv_events: bool

@@ -204,6 +204,13 @@ SETTINGS: Final = (
         "choice's at most in any case",
     ),
     Setting(
+        name="hold-max", field="hold_max_s", group=_ROUTING, metavar="SECONDS",
+        convert=to.seconds(0, 3600), default="10",
+        help="for how long the learned policy may have a request wait at the router for the "
+        "engine it was given to, so that shorter ones go first while that engine is busy; 0 to "
+        "send everything at once",
+    ),
+    Setting(
         name="tokenizer", field="tokenizers", group=_ROUTING, metavar="PATH_OR_ID", many=True,
         convert=to.tokenizers,
         help="tokenizer directory or Hugging Face id, or MODEL=PATH_OR_ID for one model; "

@@ -16,6 +16,7 @@ from lodestar_router.core.sse import Usage, usage_in
 from lodestar_router.core.types import Decision, Ending, Outcome, RoutedRequest
 from lodestar_router.errors import EngineError, EngineRefusedError
 from lodestar_router.proxy.exchange import Answer, BrokenAnswerError
+from lodestar_router.proxy.holding import Turn
 from lodestar_router.proxy.metrics import Metrics
 from lodestar_router.proxy.stack_metrics import Account
 from lodestar_router.proxy.verdict import Verdict, verdict_on, verdict_on_refusal
@@ -41,6 +42,7 @@ class Attempt:
     Args:
         number: 1 for the first engine that is asked.
         refusals: statuses that another engine may improve on.
+        turn: its place among the requests that wait for their engine.
         may_move: whether another engine shall be asked when this one refuses; pays for it.
     """
 
@@ -61,6 +63,7 @@ class Attempt:
         clock: Callable[[], float],
         refusals: frozenset[int],
         may_move: Callable[[EngineRefusedError], bool],
+        turn: Turn | None,
     ) -> None:
         self.refusals = refusals
         self._request = request
@@ -77,6 +80,7 @@ class Attempt:
         self._account = account
         self._clock = clock
         self._may_move = may_move
+        self._turn = turn
         self._status = 0
         self._refusal: Verdict | None = None
         self._ttft_s: float | None = None
@@ -90,8 +94,14 @@ class Attempt:
         """
         predicted = self._decision.predicted_ttft_s
         if not self._request.stream and predicted is not None:
-            delay_s = float(predicted[self._decision.chosen])
-            self._timer = loop.call_later(delay_s, self._ticket.first_token)
+            waited_s = self._clock() - self._request.now_s
+            delay_s = max(float(predicted[self._decision.chosen]) - waited_s, 0.0)
+            self._timer = loop.call_later(delay_s, self._prefill_over)
+
+    def _prefill_over(self) -> None:
+        self._ticket.first_token()
+        if self._turn is not None:
+            self._turn.over()
 
     def on_refused(self, status: int, retry_after: bytes) -> EngineRefusedError | None:
         """The engine does not take it: an error if another engine shall be asked.
@@ -127,7 +137,7 @@ class Attempt:
         """The label is here, long before the end of the stream."""
         if self._status >= 400 or self._ended:
             return
-        self._ticket.first_token()
+        self._prefill_over()
         now_s = self._clock()
         self._ttft_s = now_s - self._request.now_s
         self._metrics.first_token(self._decision, self._ttft_s)
@@ -153,6 +163,8 @@ class Attempt:
         if self._timer is not None:
             self._timer.cancel()
         self._ticket.end()
+        if self._turn is not None:
+            self._turn.over()
         if self._reservation is not None:
             self._index.release(self._reservation, completed=ending is Ending.COMPLETED)
         self._metrics.ended(self._decision.engine_id, ending)

@@ -11,9 +11,10 @@ from collections.abc import Callable, Collection
 from msgspec import Struct
 
 from lodestar_router.core.blocks import Prompt
+from lodestar_router.core.candidates import candidates_for
 from lodestar_router.core.fleet import Fleet
 from lodestar_router.core.prefix_index import PrefixIndex
-from lodestar_router.core.types import Candidate, Decision, Ending, EngineId, RoutedRequest, replace
+from lodestar_router.core.types import Decision, Ending, EngineId, RoutedRequest, replace
 from lodestar_router.errors import (
     EngineError,
     EngineRefusedError,
@@ -26,6 +27,7 @@ from lodestar_router.proxy.client_connection import ClientConnection
 from lodestar_router.proxy.deadlines import Patience, Patiences, Timeouts
 from lodestar_router.proxy.exchange import Answer, BrokenAnswerError
 from lodestar_router.proxy.forwarder import Forwarder
+from lodestar_router.proxy.holding import Holding, Turn
 from lodestar_router.proxy.messages import Request
 from lodestar_router.proxy.metrics import Metrics
 from lodestar_router.proxy.retries import Retries
@@ -62,6 +64,7 @@ class Dispatcher:
         metrics: Metrics,
         clock: Callable[[], float],
         route_log: RouteLog,
+        holding: Holding | None = None,
     ) -> None:
         self._fleet = fleet
         self._index = index
@@ -73,6 +76,7 @@ class Dispatcher:
         self._metrics = metrics
         self._clock = clock
         self.route_log = route_log
+        self._holding = holding
 
     async def route(
         self,
@@ -164,14 +168,10 @@ class Dispatcher:
                 raise list(passage.failed.values())[-1] from None
             raise
         engine_ids = [state.spec.engine_id for state in states]
-        cached = self._index.match(prompt, engine_ids) if prompt is not None else {}
-        candidates = [
-            Candidate(
-                engine=fleet.snapshot(engine_id, routed.now_s),
-                cached_prefix_tokens=min(cached.get(engine_id, 0), routed.prompt_tokens - 1),
-            )
-            for engine_id in engine_ids
-        ]
+        hold = None if self._holding is None else self._holding.queue
+        candidates = candidates_for(
+            routed, prompt, engine_ids, fleet=fleet, index=self._index, hold=hold
+        )
         decision = self.policy.choose(routed, candidates)
         limited = len(states) < len(fleet) and routed.pinned is None
         if passage.failed or (limited and fleet.troubled):
@@ -182,6 +182,9 @@ class Dispatcher:
     async def _attempt(self, passage: _Passage, decision: Decision) -> Answer:
         engine_id, routed, prompt = decision.engine_id, passage.routed, passage.prompt
         state = self._fleet[engine_id]
+        turn: Turn | None = None
+        if self._holding is not None:
+            turn = self._holding.enter(routed, decision, again=bool(passage.failed))
         attempt = Attempt(
             routed,
             decision,
@@ -201,6 +204,7 @@ class Dispatcher:
             clock=self._clock,
             refusals=self._retries.statuses,
             may_move=lambda refusal: self._may_move(passage, refusal, engine_id),
+            turn=turn,
         )
         ending = Ending.FAILED
         answer: Answer | None = None
@@ -208,6 +212,8 @@ class Dispatcher:
         try:
             self._metrics.decided(decision, routed.prompt_tokens)
             self._feedback.decided(routed, decision)
+            if turn is not None:
+                await turn.come(passage.patience.ends_at_s)
             attempt.expect_first_token(asyncio.get_running_loop())
             answer = await self._forwarder.forward(
                 engine_id, routed, passage.request, passage.client, passage.patience, attempt

@@ -60,6 +60,13 @@ class Metrics:
             buckets=_TTFT_BUCKETS_S,
             registry=self.registry,
         )
+        self._held = Histogram(
+            "lodestar:hold_seconds",
+            "How long requests waited at the router for their engine to begin them, if they did.",
+            ["engine"],
+            buckets=_TTFT_BUCKETS_S,
+            registry=self.registry,
+        )
         self._decisions = Counter(
             "lodestar:decisions",
             "Routing decisions by policy and what decided.",
@@ -165,6 +172,10 @@ class Metrics:
         """Observe the wait of a request that got its turn."""
         self._queue_wait.labels().observe(wait_s)
 
+    def held(self, engine_id: str, wait_s: float) -> None:
+        """Observe the wait of a request that was held back for its engine."""
+        self._held.labels(engine_id).observe(wait_s)
+
     def retried(self, engine_id: str) -> None:
         """Count a request that `engine_id` failed and another engine gets."""
         self._retries.labels(engine_id).inc()
@@ -190,7 +201,7 @@ class Metrics:
         for metric in (
             self._requests, self._decisions, self._retries, self._engine_failures, self._ttft,
             self._prompt_tokens, self._expected_cached, self._reported_cached,
-            self._cached_agreement,
+            self._cached_agreement, self._held,
         ):  # fmt: skip
             metric.remove_by_labels({"engine": engine_id})
 

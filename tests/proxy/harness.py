@@ -12,9 +12,11 @@ from typing import Any, Protocol
 from lodestar_router.config.client_keys import ClientKey
 from lodestar_router.core.circuit import USUAL, Circuit, CircuitSettings
 from lodestar_router.core.fleet import Fleet
+from lodestar_router.core.hold import HoldSettings
 from lodestar_router.core.prefix_index import PrefixIndex
 from lodestar_router.core.retry_budget import BURST, RetryBudget
 from lodestar_router.core.types import Decision, EngineId, EngineSpec, Outcome, RoutedRequest
+from lodestar_router.policy.base import Policy
 from lodestar_router.policy.baselines import RoundRobin
 from lodestar_router.proxy.admission import Admission, AdmissionLimits
 from lodestar_router.proxy.client_keys import ClientKeys
@@ -24,6 +26,7 @@ from lodestar_router.proxy.dispatcher import Dispatcher
 from lodestar_router.proxy.engine_pool import EnginePool
 from lodestar_router.proxy.forwarder import Forwarder
 from lodestar_router.proxy.handler import RouteHandler
+from lodestar_router.proxy.holding import Holding
 from lodestar_router.proxy.loop_lag import LoopLag
 from lodestar_router.proxy.metrics import Metrics
 from lodestar_router.proxy.request_reader import Limits
@@ -146,6 +149,8 @@ async def edge_before(
     session_key: SessionKey | None = None,
     root_path: str = "",
     services: Sequence[Service] = (),
+    policy: Policy | None = None,
+    hold_max_s: float = 0.0,
 ) -> AsyncIterator[Edge]:
     """Serve in front of `engines`, which are taken for up; round robin, no tokenizer."""
     fleet, index, route_lines = Fleet(circuits=circuits), PrefixIndex(), Written()
@@ -159,10 +164,15 @@ async def edge_before(
         pools[spec.engine_id] = EnginePool(
             spec, timeouts, hang_s=hang_s, on_hang=_tripper(fleet, spec.engine_id)
         )
+    holding = None
+    if hold_max_s:
+        holding = Holding(
+            HoldSettings(max_s=hold_max_s), fleet=fleet, metrics=metrics, clock=time.monotonic
+        )
     dispatcher = Dispatcher(
         fleet=fleet,
         index=index,
-        policy=RoundRobin(Random(0)),
+        policy=policy or RoundRobin(Random(0)),
         forwarder=Forwarder(
             pools=pools,
             engine_keys={},
@@ -182,6 +192,7 @@ async def edge_before(
         metrics=metrics,
         clock=time.monotonic,
         route_log=RouteLog(route_lines, wall_s=lambda: 1_000_000.5),
+        holding=holding,
     )
     lag = LoopLag(0.25, clock=time.monotonic)
     routes = RouteHandler(

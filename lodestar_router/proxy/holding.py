@@ -1,0 +1,158 @@
+"""Late binding: the waits and wake-ups around core.hold.
+
+In       decided requests; first tokens and ends; what the fleet believes of engines.
+Out      each request's turn; gauges of who waits.
+Cost     a dict entry per request; a future and a timer only for those that wait.
+Errors   EngineUnreachableError when the engine is lost while the request waits for it:
+         it was sent nothing, so another engine is asked at no cost.
+         DeadlineError when the request's own time is up.
+
+Nobody waits for an engine whose load report is missing or older than STALE_S: then its
+queue is not known, and neither is what others send it. That is asked again at every look.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from math import inf
+
+from lodestar_router.core.fleet import Fleet
+from lodestar_router.core.hold import Held, HoldQueue, HoldSettings
+from lodestar_router.core.types import Decision, EngineId, RoutedRequest
+from lodestar_router.errors import DeadlineError, EngineError, EngineUnreachableError
+from lodestar_router.proxy.metrics import GaugeRow, Metrics
+
+STALE_S = 1.0  # four polls of /metrics
+_LOOK_EVERY_S = 0.25  # an engine may be lost, or fall silent, while nothing else happens
+
+
+class Turn:
+    """One request's place; `over` gives it back, as often as it is called."""
+
+    def __init__(self, holding: "Holding", number: int, engine_id: EngineId) -> None:
+        self._holding = holding
+        self._number = number
+        self._engine_id = engine_id
+
+    async def come(self, ends_at_s: float) -> None:
+        """Return once the request is to be sent."""
+        await self._holding.wait(self._number, self._engine_id, ends_at_s)
+
+    def over(self) -> None:
+        """The first token is here, or there will be none."""
+        self._holding.over(self._number, self._engine_id)
+
+
+class Holding:
+    """All requests between their decision and their first token."""
+
+    def __init__(
+        self,
+        settings: HoldSettings,
+        *,
+        fleet: Fleet,
+        metrics: Metrics,
+        clock: Callable[[], float],
+    ) -> None:
+        self.queue = HoldQueue(settings)
+        self._fleet = fleet
+        self._metrics = metrics
+        self._clock = clock
+        self._entered = 0
+        self._waiting: dict[int, asyncio.Future[None]] = {}
+        self._looks: dict[EngineId, asyncio.TimerHandle] = {}
+        metrics.add_gauges(self._rows)
+
+    def enter(self, routed: RoutedRequest, decision: Decision, *, again: bool) -> Turn | None:
+        """A request was given to an engine; None where its prefill cannot be foreseen.
+
+        Args:
+            again: another engine has failed it, so it has waited enough.
+        """
+        if decision.work_s is None:
+            return None
+        self._entered += 1
+        number, engine_id = self._entered, decision.engine_id
+        cached_tokens = decision.candidates[decision.chosen].cached_prefix_tokens
+        held = Held(
+            number=number,
+            arrived_at_s=self._clock(),
+            work_s=decision.work_s[decision.chosen],
+            uncached_tokens=max(routed.prompt_tokens - cached_tokens, 1),
+            client=routed.session_id,
+        )
+        at_once = again or self._stale(engine_id)
+        if not self.queue.enter(engine_id, held, self._clock(), at_once=at_once):
+            self._waiting[number] = asyncio.get_running_loop().create_future()
+            self._look_later(engine_id)
+        return Turn(self, number, engine_id)
+
+    async def wait(self, number: int, engine_id: EngineId, ends_at_s: float) -> None:
+        """See Turn.come."""
+        turn = self._waiting.get(number)
+        if turn is None:
+            return
+        began_s = self._clock()
+        try:
+            async with asyncio.timeout(None if ends_at_s == inf else ends_at_s - began_s):
+                await turn
+        except TimeoutError:
+            raise DeadlineError("the request took longer than it may take") from None
+        finally:
+            self._waiting.pop(number, None)
+            self._metrics.held(engine_id, self._clock() - began_s)
+
+    def over(self, number: int, engine_id: EngineId) -> None:
+        """See Turn.over."""
+        self._wake(self.queue.over(number, self._clock()))
+        self._look_later(engine_id)
+
+    def _look(self, engine_id: EngineId) -> None:
+        self._looks.pop(engine_id, None)
+        if self._lost(engine_id):
+            lost = EngineUnreachableError("the engine was lost before the request was sent")
+            self._wake(self.queue.release(engine_id), lost)
+        elif self._stale(engine_id):
+            self._wake(self.queue.release(engine_id))
+        else:
+            self._wake(self.queue.due(engine_id, self._clock()))
+        self._look_later(engine_id)
+
+    def _wake(self, numbers: list[int], error: EngineError | None = None) -> None:
+        for number in numbers:
+            turn = self._waiting.get(number)
+            if turn is None or turn.done():
+                continue
+            if error is None:
+                turn.set_result(None)
+            else:
+                turn.set_exception(error)
+
+    def _lost(self, engine_id: EngineId) -> bool:
+        if engine_id not in self._fleet:
+            return True
+        state = self._fleet[engine_id]
+        return bool(state.trouble) or not state.circuit.clear
+
+    def _stale(self, engine_id: EngineId) -> bool:
+        load = self._fleet[engine_id].load
+        return load is None or self._clock() - load.observed_at_s > STALE_S
+
+    def _look_later(self, engine_id: EngineId) -> None:
+        due_in_s = self.queue.due_at_s(engine_id) - self._clock()
+        loop = asyncio.get_running_loop()
+        when_s = loop.time() + min(max(due_in_s, 0.0), _LOOK_EVERY_S)
+        look = self._looks.get(engine_id)
+        if due_in_s == inf or (look is not None and look.when() <= when_s):
+            return
+        if look is not None:
+            look.cancel()
+        self._looks[engine_id] = loop.call_at(when_s, self._look, engine_id)
+
+    def _rows(self) -> Iterator[GaugeRow]:
+        for engine_id, count in self.queue.waiting():
+            yield (
+                "lodestar:held_requests",
+                "Requests that wait at the router for this engine to begin them.",
+                {"engine": str(engine_id)},
+                count,
+            )

@@ -1,0 +1,193 @@
+"""Who waits for an engine, and who goes first."""
+
+from math import inf
+from random import Random
+
+import pytest
+
+from lodestar_router.core.hold import LOOK_AHEAD_S, Held, HoldQueue, HoldSettings, rank
+from lodestar_router.core.types import EngineId
+
+A, B = EngineId("a"), EngineId("b")
+LONG = HoldSettings(max_s=10.0)
+
+
+def held(number: int, work_s: float, arrived_at_s: float = 0.0, client: str | None = None) -> Held:
+    return Held(
+        number=number,
+        arrived_at_s=arrived_at_s,
+        work_s=work_s,
+        uncached_tokens=int(work_s * 1000),
+        client=client,
+    )
+
+
+def enter(queue: HoldQueue, request: Held, engine: EngineId = A, *, at_once: bool = False) -> bool:
+    return queue.enter(engine, request, request.arrived_at_s, at_once=at_once)
+
+
+def test_an_idle_engine_gets_a_request_at_once() -> None:
+    queue = HoldQueue(LONG)
+
+    assert enter(queue, held(1, 2.0))
+    assert queue.holds == 0
+
+
+def test_a_short_queue_takes_more_and_a_long_one_does_not() -> None:
+    queue = HoldQueue(LONG)
+
+    assert enter(queue, held(1, LOOK_AHEAD_S))
+    assert enter(queue, held(2, 0.001))
+    assert not enter(queue, held(3, 0.001))
+    assert list(queue.waiting()) == [(A, 1)]
+
+
+def test_engines_do_not_wait_for_each_other() -> None:
+    queue = HoldQueue(LONG)
+    enter(queue, held(1, 2.0), A)
+
+    assert enter(queue, held(2, 2.0), B)
+
+
+def test_the_shortest_goes_first_once_the_engine_is_free() -> None:
+    queue = HoldQueue(LONG)
+    enter(queue, held(1, 1.0))
+    for number, work_s in ((2, 0.9), (3, 0.3), (4, 0.6)):
+        assert not enter(queue, held(number, work_s))
+
+    assert queue.over(1, 1.0) == [3]
+    assert queue.over(3, 1.3) == [4]
+    assert queue.over(4, 1.9) == [2]
+    assert queue.holds == 0
+
+
+def test_who_has_waited_long_goes_before_the_shorter() -> None:
+    queue = HoldQueue(LONG)
+    enter(queue, held(1, 1.0))
+    enter(queue, held(2, 0.9, arrived_at_s=0.0))
+    enter(queue, held(3, 0.5, arrived_at_s=4.0))
+
+    assert rank(5.0, 0.9) > rank(1.0, 0.5)
+    assert queue.over(1, 5.0) == [2]
+
+
+def test_the_next_goes_before_the_last_is_done() -> None:
+    queue = HoldQueue(LONG)
+    enter(queue, held(1, 1.0))
+    enter(queue, held(2, 1.0))
+
+    assert queue.due_at_s(A) == pytest.approx(1.0 - LOOK_AHEAD_S)
+    assert queue.due(A, 0.7) == []
+    assert queue.due(A, 0.81) == [2]
+    assert queue.due_at_s(A) == inf
+
+
+def test_nobody_waits_longer_than_the_limit() -> None:
+    queue = HoldQueue(HoldSettings(max_s=2.0))
+    enter(queue, held(1, 100.0))
+    enter(queue, held(2, 50.0, arrived_at_s=1.0))
+    enter(queue, held(3, 0.1, arrived_at_s=2.5))
+
+    assert queue.due_at_s(A) == pytest.approx(3.0)
+    assert queue.due(A, 2.9) == []
+    assert queue.due(A, 3.0) == [2]
+    assert queue.due(A, 4.5) == [3]
+
+
+def test_more_than_may_wait_are_sent() -> None:
+    queue = HoldQueue(HoldSettings(max_s=10.0, max_requests=1))
+    enter(queue, held(1, 5.0))
+
+    assert not enter(queue, held(2, 1.0))
+    assert enter(queue, held(3, 1.0))
+
+
+def test_one_that_must_go_goes_and_counts() -> None:
+    queue = HoldQueue(LONG)
+
+    assert enter(queue, held(1, 5.0), at_once=True)
+    assert enter(queue, held(2, 5.0), at_once=True)
+    assert not enter(queue, held(3, 0.1))
+
+
+def test_a_client_keeps_its_order() -> None:
+    queue = HoldQueue(LONG)
+    enter(queue, held(1, 1.0))
+    enter(queue, held(2, 0.9, client="c"))
+    enter(queue, held(3, 0.4, client="c"))
+    enter(queue, held(4, 0.5, client="d"))
+
+    assert queue.over(1, 1.0) == [2]  # the shortest is 3, whose client came with 2 before
+    assert queue.over(2, 2.0) == [3]
+
+
+def test_who_leaves_while_waiting_is_forgotten() -> None:
+    queue = HoldQueue(LONG)
+    enter(queue, held(1, 1.0))
+    enter(queue, held(2, 0.5))
+
+    assert queue.over(2, 0.1) == []
+    assert queue.holds == 0
+    assert queue.over(1, 1.0) == []
+    assert queue.over(1, 1.0) == []  # a second end is no matter
+    assert queue.over(99, 1.0) == []
+
+
+def test_a_lost_engine_gives_back_all_who_wait() -> None:
+    queue = HoldQueue(LONG)
+    for number in (1, 2, 3):
+        enter(queue, held(number, 1.0))
+
+    assert queue.release(A) == [2, 3]
+    assert queue.release(A) == []
+    assert queue.release(B) == []
+    assert (queue.holds, queue.due_at_s(A)) == (0, inf)
+
+
+def test_those_who_would_go_later_are_not_in_the_way() -> None:
+    queue = HoldQueue(LONG)
+    enter(queue, held(1, 1.0))
+    enter(queue, held(2, 0.8))
+    enter(queue, held(3, 0.2))
+
+    assert queue.behind_tokens(A, 500, 0.0) == 800
+    assert queue.behind_tokens(A, 100, 0.0) == 1000
+    assert queue.behind_tokens(A, 2000, 0.0) == 0
+    assert queue.behind_tokens(A, 100, 1e6) == 0  # they have waited too long to be overtaken
+    assert queue.behind_tokens(B, 100, 0.0) == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_everybody_goes_once_and_nothing_is_left(seed: int) -> None:
+    rng = Random(seed)
+    queue, now_s = HoldQueue(HoldSettings(max_s=3.0, max_requests=20)), 0.0
+    gone: list[int] = []
+    left: set[int] = set()
+    computing: list[int] = []
+    for number in range(400):
+        now_s += rng.expovariate(4.0)
+        engine = rng.choice((A, B))
+        request = held(number, rng.uniform(0.01, 0.9), now_s, rng.choice((None, "c")))
+        went = [number] if enter(queue, request, engine) else []
+        for other in (A, B):
+            went += queue.due(other, now_s)
+        if rng.random() < 0.1:
+            left.add(number)
+            went += queue.over(number, now_s)
+        while computing and rng.random() < 0.6:
+            went += queue.over(computing.pop(rng.randrange(len(computing))), now_s)
+        gone += went
+        computing += went
+    while computing or queue.holds:
+        now_s += 0.5
+        went = queue.due(A, now_s) + queue.due(B, now_s)
+        if computing:
+            went += queue.over(computing.pop(), now_s)
+        gone += went
+        computing += went
+
+    assert len(gone) == len(set(gone))
+    assert set(range(400)) - left <= set(gone)
+    assert queue.holds == 0
+    assert queue.due(A, now_s) == queue.due(B, now_s) == []
+    assert list(queue.waiting()) == []
