@@ -14,8 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from lodestar_router import resilience
-from lodestar_router.accounting import Statistics, route_log_of, session_key_of
+from lodestar_router.accounting import Statistics, session_key_of
 from lodestar_router.config import Config
 from lodestar_router.config.live import changed, taken_over
 from lodestar_router.core.fleet import Fleet
@@ -25,6 +24,7 @@ from lodestar_router.describe import describe_engines, describe_health, gauge_ro
 from lodestar_router.discovery.base import Discovered
 from lodestar_router.discovery.discovery import Discovery
 from lodestar_router.discovery.sources import sources_of
+from lodestar_router.dispatching import make_dispatcher
 from lodestar_router.engine_parts import EngineParts
 from lodestar_router.engine_set import EngineSet
 from lodestar_router.engines.api import EngineApi
@@ -39,13 +39,12 @@ from lodestar_router.model_identity import ModelIdentity
 from lodestar_router.proxy.admission import Admission
 from lodestar_router.proxy.client_keys import ClientKeys
 from lodestar_router.proxy.control import ControlHandler
-from lodestar_router.proxy.dispatcher import Dispatcher
-from lodestar_router.proxy.forwarder import Forwarder
 from lodestar_router.proxy.handler import RouteHandler
 from lodestar_router.proxy.loop_lag import LoopLag
 from lodestar_router.proxy.metrics import GaugeRow, Metrics
 from lodestar_router.proxy.server import Server
 from lodestar_router.reload import Reloader
+from lodestar_router.resilience import admission_of, circuits_of, limits_of
 from lodestar_router.services import Services
 from lodestar_router.static_checks import checks_of
 from lodestar_router.steering import Steering, steers
@@ -77,7 +76,7 @@ class Router:
         self.fleet = Fleet(
             prefix_view=self.index.kind,
             log_residual=self._tracker.value,
-            circuits=resilience.circuits_of(config),
+            circuits=circuits_of(config),
         )
         self._identity = ModelIdentity(self.fleet, allow_mixed=config.allow_mixed_models)
         self.parts = EngineParts(
@@ -207,30 +206,20 @@ class Router:
         )
         self.metrics.add_gauges(self._gauges)
         self.metrics.add_gauges(self._statistics.rows)
-        dispatcher = self._dispatcher = Dispatcher(
+        dispatcher = self._dispatcher = make_dispatcher(
+            config,
+            self.steering.policy,
+            feedback,
             fleet=self.fleet,
             index=self.index,
-            policy=self.steering.policy,
-            forwarder=Forwarder(
-                pools=self.engines.pools,
-                engine_keys=self.parts.keys,
-                on_unreachable=lambda engine, why: self.fleet.mark_down(engine, why, self._clock()),
-                on_trouble=self.engines.kick,
-                resend=config.resend_unanswered,
-            ),
-            timeouts=self.parts.timeouts,
-            retries=resilience.retries_of(config, self.metrics),
-            feedback=feedback,
+            parts=self.parts,
+            engines=self.engines,
             metrics=self.metrics,
             clock=self._clock,
-            holding=resilience.holding_of(config, self.fleet, self.metrics, self._clock),
-            route_log=route_log_of(config),
         )
         self._lag = LoopLag(config.max_loop_lag_s, metrics=self.metrics, clock=self._clock)
         self._routes = RouteHandler(
-            admission=Admission(
-                resilience.admission_of(config), metrics=self.metrics, clock=self._clock
-            ),
+            admission=Admission(admission_of(config), metrics=self.metrics, clock=self._clock),
             lag=self._lag,
             json_depth=config.max_json_depth,
             fleet=self.fleet,
@@ -256,7 +245,7 @@ class Router:
             ),
             services=self._services.handlers,
             pools=self.engines.pools,
-            limits=resilience.limits_of(config),
+            limits=limits_of(config),
             keys=self.client_keys,
             tls=self._tls,
             root_path=config.root_path,

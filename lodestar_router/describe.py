@@ -25,7 +25,7 @@ _CIRCUIT_STATES = (
 def describe_engines(
     fleet: Fleet, index: PrefixIndex, watches: Mapping[EngineId, EngineWatch], now_s: float
 ) -> list[dict[str, Any]]:
-    """Every engine."""
+    """All of them, for GET /engines."""
     return [_describe_engine(state, fleet, index, watches, now_s) for state in fleet]
 
 
@@ -82,13 +82,6 @@ def _describe_engine(
         ],
         "feeds": watches[engine_id].describe(),
     }
-
-
-def describe_engines(
-    fleet: Fleet, index: PrefixIndex, watches: Mapping[EngineId, EngineWatch], now_s: float
-) -> list[dict[str, Any]]:
-    """All of them, for GET /engines."""
-    return [describe_engine(state, fleet, index, watches, now_s) for state in fleet]
 
 
 def describe_health(

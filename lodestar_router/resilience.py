@@ -1,16 +1,12 @@
 """The settings about clients, overload and engines that fail, as the objects that obey them."""
 
-from collections.abc import Callable
 from random import Random
 
 from lodestar_router.config import Config
 from lodestar_router.core.circuit import CircuitSettings
-from lodestar_router.core.fleet import Fleet
-from lodestar_router.core.hold import HoldSettings
 from lodestar_router.core.retry_budget import RetryBudget
 from lodestar_router.proxy.admission import AdmissionLimits
 from lodestar_router.proxy.deadlines import Timeouts
-from lodestar_router.proxy.holding import Holding
 from lodestar_router.proxy.metrics import Metrics
 from lodestar_router.proxy.request_reader import Limits
 from lodestar_router.proxy.retries import Retries
@@ -30,16 +26,6 @@ def timeouts_of(config: Config) -> Timeouts:
 def circuits_of(config: Config) -> CircuitSettings:
     """When an engine is left alone."""
     return CircuitSettings(failures_in_a_row=config.circuit_failures, open_s=config.circuit_open_s)
-
-
-def holding_of(
-    config: Config, fleet: Fleet, metrics: Metrics, clock: Callable[[], float]
-) -> Holding | None:
-    """Where requests wait for their engine to begin them, if they may."""
-    if not config.hold_max_s:
-        return None
-    settings = HoldSettings(max_s=config.hold_max_s)
-    return Holding(settings, fleet=fleet, metrics=metrics, clock=clock)
 
 
 def admission_of(config: Config) -> AdmissionLimits:

@@ -108,8 +108,9 @@ async def batches_before(
         )
         processor = Processor(store, runner, most_bytes=LIMITS.body_bytes, store_again_s=0.05)
         services += [
-            FilesApi(store, edge.metrics).service, BatchesApi(store, processor, edge.metrics).service,
-        ]  # fmt: skip
+            FilesApi(store, edge.metrics).service,
+            BatchesApi(store, processor, edge.metrics).service,
+        ]
         try:
             await processor.start()
             yield Rig(edge, store, processor, runner)
