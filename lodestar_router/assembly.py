@@ -32,7 +32,6 @@ from lodestar_router.engines.health_checks import HealthChecks
 from lodestar_router.engines.watch import EngineWatch
 from lodestar_router.errors import ConfigError
 from lodestar_router.features.residual_tracker import ResidualTracker
-from lodestar_router.features.serving import PublishedModel
 from lodestar_router.feedback import RouterFeedback
 from lodestar_router.logs import severity
 from lodestar_router.model_identity import ModelIdentity
@@ -51,7 +50,6 @@ from lodestar_router.steering import Steering, steers
 from lodestar_router.tasks import cancel, spawn
 from lodestar_router.tls import client_tls, load_own
 from lodestar_router.tokenizers import Tokenizers
-from lodestar_router.trainer.link import TrainerLink
 
 _logger = logging.getLogger(__name__)
 
@@ -257,7 +255,7 @@ class Router:
 
     def _gauges(self) -> Iterable[GaugeRow]:
         now_s = self._clock()
-        yield from gauge_rows(self.fleet, self.index, self.trainer, self.served_model, now_s)
+        yield from gauge_rows(self.fleet, self.index, self.steering, now_s)
         yield from self.discovery.gauges()
         yield from self._reloader.gauges()
 
@@ -265,16 +263,6 @@ class Router:
     def engine_ids(self) -> list[EngineId]:
         """The engines, in the order they were named."""
         return [state.spec.engine_id for state in self.fleet]
-
-    @property
-    def trainer(self) -> TrainerLink | None:
-        """The link to the trainer process, if there is one."""
-        return self.steering.trainer
-
-    @property
-    def served_model(self) -> PublishedModel | None:
-        """The model that choices use now, if the policy has one."""
-        return self.steering.served_model
 
     async def stop(
         self, drain_s: float, *, delay_s: float = 0.0, at_once: asyncio.Event | None = None

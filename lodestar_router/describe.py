@@ -10,9 +10,8 @@ from lodestar_router.core.fleet import EngineState, Fleet
 from lodestar_router.core.prefix_index import PrefixIndex
 from lodestar_router.core.types import CircuitState, EngineId, PrefixViewKind
 from lodestar_router.engines.watch import SLEEP, EngineWatch
-from lodestar_router.features.serving import PublishedModel
 from lodestar_router.proxy.metrics import GaugeRow
-from lodestar_router.trainer.link import TrainerLink
+from lodestar_router.steering import Steering
 
 _CIRCUIT_STATES = (
     CircuitState.CLOSED,
@@ -106,11 +105,11 @@ def describe_health(
 def gauge_rows(
     fleet: Fleet,
     index: PrefixIndex,
-    trainer: TrainerLink | None,
-    model: PublishedModel | None,
+    steering: Steering,
     now_s: float,
 ) -> Iterator[GaugeRow]:
     """Everything that is read when /metrics is scraped rather than counted."""
+    trainer, model = steering.trainer, steering.served_model
     for state in fleet:
         yield from _engine_rows(state, fleet, now_s)
     for view in index.stats():

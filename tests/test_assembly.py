@@ -164,20 +164,20 @@ async def test_traffic_trains_a_model_that_the_router_then_serves() -> None:
         for number in range(64):
             await ask(port, completion(prompt=[number] * (1 + 7 * number), stream=True))
 
-        await until(lambda: router.served_model is not None, limit_s=40.0)
+        await until(lambda: router.steering.served_model is not None, limit_s=40.0)
 
         status, headers = await ask(port, completion(prompt=[1, 2, 3], stream=True))
         assert status == 200
         assert float(headers["x-lodestar-predicted-ttft-ms"]) < 25.0  # learned: the prior says 30
-        assert router.trainer is not None
-        assert router.trainer.counters.rows_dropped == 0
+        assert router.steering.trainer is not None
+        assert router.steering.trainer.counters.rows_dropped == 0
     await engine.stop()
 
 
 async def test_dead_trainer_is_restarted_and_routing_never_notices() -> None:
     engine = await FakeEngine().start()
     async with router_before(engine) as (router, port):
-        trainer = router.trainer
+        trainer = router.steering.trainer
         assert trainer is not None
         await until(lambda: trainer.pid is not None)
 

@@ -51,7 +51,7 @@ async def test_in_the_shadow_the_trainer_gets_every_row() -> None:
         for number in range(5):
             await ask(port, completion(prompt=[number] * 20, stream=True))
 
-        trainer = router.trainer
+        trainer = router.steering.trainer
         assert trainer is not None
         await until(lambda: trainer.counters.rows_offered == 5)
     await engine.stop()
