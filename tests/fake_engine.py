@@ -19,6 +19,8 @@ METRICS = """\
 vllm:num_requests_running{engine="0",model_name="tiny"} 1.0
 vllm:num_requests_waiting{engine="0",model_name="tiny"} 2.0
 vllm:kv_cache_usage_perc{engine="0",model_name="tiny"} 0.25
+vllm:prefix_cache_queries_total{engine="0",model_name="tiny"} 400.0
+vllm:prefix_cache_hits_total{engine="0",model_name="tiny"} 100.0
 vllm:cache_config_info{block_size="16",enable_prefix_caching="True",engine="0",num_gpu_blocks="64"} 1.0
 """  # noqa: E501
 

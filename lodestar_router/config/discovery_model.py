@@ -11,7 +11,7 @@ from lodestar_router.config.stack_model import StackConfig
 class DiscoveryConfig(StackConfig):
     """Where engines come from, and the file that may change it."""
 
-    service_discovery: str  # static or k8s
+    service_discovery: str  # static, k8s or external-only
     k8s_service_discovery_type: str  # pod-ip or service-name
     k8s_namespace: str
     k8s_label_selector: str

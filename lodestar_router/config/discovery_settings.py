@@ -11,7 +11,7 @@ from lodestar_router.config.setting import Setting
 from lodestar_router.config.static_backends import aliases, comma_list
 
 _DISCOVERY, _DYNAMIC = "discovery", "dynamic configuration"
-_KINDS = ("static", "k8s")
+_KINDS = ("static", "k8s", "external-only")
 _TYPES = ("pod-ip", "service-name")
 
 DISCOVERY_SETTINGS: Final = (
@@ -19,7 +19,8 @@ DISCOVERY_SETTINGS: Final = (
         name="service-discovery", field="service_discovery", group=_DISCOVERY, metavar="KIND",
         convert=to.one_of("service discovery", _KINDS), default="static",
         help="static: the engines that are named; k8s: those that Kubernetes runs, beside "
-        "any that --engines names",
+        "any that --engines names; external-only: of production-stack's router, a router that "
+        "may have no engine",
     ),
     Setting(
         name="k8s-service-discovery-type", field="k8s_service_discovery_type",

@@ -102,6 +102,10 @@ STACK_SETTINGS: Final = (
         "callbacks", "MODULE.INSTANCE", to.optional(to.text),
         "no code of others is run in the router: put what it did into a proxy in front",
     ),
+    _ignored(
+        "external-providers-config", "FILE", to.optional(to.text),
+        "requests go to vLLM engines only; a gateway in front can send others elsewhere",
+    ),
     _ignored("feature-gates", "GATE=BOOL", to.feature_gates, "no gate opens anything here"),
     _ignored("semantic-cache-model", "NAME", to.text, _CACHE, "all-MiniLM-L6-v2"),
     _ignored("semantic-cache-dir", "DIRECTORY", to.text, _CACHE, "semantic_cache"),

@@ -18,10 +18,7 @@ CHART = """\
 --lmcache-controller-heartbeat-port 9002 --otel-endpoint collector:4317
 --otel-service-name router --otel-secure"""
 # Flags that others bring: removed from here as they do.
-PENDING = {
-    "enable-batch-api", "file-storage-class", "file-storage-path", "batch-processor",
-    "prefill-model-labels", "decode-model-labels", "external-providers-config",
-}  # fmt: skip
+PENDING = {"prefill-model-labels", "decode-model-labels"}
 
 
 def test_every_flag_of_the_other_router_is_one_here() -> None:
@@ -75,6 +72,13 @@ def test_what_its_chart_passes_is_understood() -> None:
 )
 def test_what_has_no_effect_is_said_in_one_line(flags: str, said: list[str]) -> None:
     assert list(parse([*ENGINES, *flags.split()], {}).warnings) == said
+
+
+def test_router_without_engines_starts_where_the_other_has_providers_only() -> None:
+    config = parse(["--service-discovery", "external-only", "--external-providers", "x.yaml"], {})
+
+    assert config.engines == ()
+    assert [warning.split()[0] for warning in config.warnings] == ["--external-providers-config"]
 
 
 def test_reroute_attempts_are_retries() -> None:

@@ -73,7 +73,7 @@ def parsed(container: dict[str, Any], directories: dict[str, Path]) -> Config:
     Args:
         directories: what stands for the directories of the container's volumes.
     """
-    mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
+    mounted = {mount["mountPath"] for mount in container.get("volumeMounts", [])}
     assert directories.keys() <= mounted
     arguments = []
     for argument in container["args"]:

@@ -139,7 +139,8 @@ def test_router_takes_static_engines_of_the_chart(tmp_path: Path) -> None:
 
 
 @with_chart
-def test_settings_of_the_other_router_leave_no_flag_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize("image_alone", [False, True])
+def test_settings_for_the_other_router_are_taken(tmp_path: Path, image_alone: bool) -> None:
     others = {
         "routingLogic": "kvaware",
         "sessionKey": "x-user-id",
@@ -152,12 +153,14 @@ def test_settings_of_the_other_router_leave_no_flag_behind(tmp_path: Path) -> No
         "lmcacheControllerHeartbeatPort": "9002",
         "otel": {"endpoint": "collector:4317", "secure": True},
     }
-    values = merged({"routerSpec": others}, values_of(ROUTER))
+    image = {"routerSpec": {"repository": "lodestar-router", "tag": "latest"}}
+    values = merged({"routerSpec": others}, image if image_alone else values_of(ROUTER))
     (container,) = pod(Rendered(Path(_CHART), values).one("Deployment", "router"))["containers"]
 
     config = parsed(container, {"/var/lib/lodestar": tmp_path})
 
-    assert config.routing_logic == "lodestar"
+    assert config.routing_logic == ("kvaware" if image_alone else "lodestar")
+    assert (config.session_key, config.root_path) == ("x-user-id", "/vllm")
 
 
 @with_chart

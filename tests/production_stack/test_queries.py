@@ -65,7 +65,9 @@ def samples(page: str, target: dict[str, str]) -> Vector:
 
 
 async def _pages() -> tuple[str, str]:
-    """GET /metrics before and after some requests, one of them to a model that is not there."""
+    """GET /metrics before and after requests of all sorts: one to a model that is not there,
+    one that is streamed, one that no engine answers.
+    """
     engines = [await FakeEngine().start() for _ in range(2)]
     argv = ["--engines", *(engine.url for engine in engines), "--port", "0", "--no-trainer"]
     router = Router(parse([*argv, "--host", "127.0.0.1", "--request-stats-window", "30"], {}))
@@ -79,8 +81,11 @@ async def _pages() -> tuple[str, str]:
     try:
         before = await page()
         for number in range(ASKED):
+            if number == ASKED - 1:
+                engines[0].behaviour = engines[1].behaviour = "reset"
             model = "absent" if number == 0 else "tiny"
-            await client.send(post("/v1/completions", completion(model=model)))
+            body = completion(model=model, stream=number == 1)
+            await client.send(post("/v1/completions", body))
             await client.reply()
         return before, await page()
     finally:
@@ -91,9 +96,15 @@ async def _pages() -> tuple[str, str]:
 
 
 @cache
+def pages() -> tuple[str, str]:
+    """The router's own, before and after."""
+    return asyncio.run(_pages())
+
+
+@cache
 def both() -> Scrapes:
     """The router and one real engine, each scraped twice."""
-    before, after = asyncio.run(_pages())
+    before, after = pages()
     engine = samples(VLLM_PAGE.read_text(), ENGINE)
     return Scrapes(
         before=samples(before, ROUTER) | engine,
