@@ -84,7 +84,10 @@ def _sorted(path: Path, content: Mapping[object, Any]) -> DynamicFile:
 
 
 def _flattened(path: Path, content: dict[object, Any]) -> dict[object, Any]:
-    """`static_models` as a mapping of models is three lists."""
+    """`static_models` as a mapping of models is three lists.
+
+    As in the original, a model may name no backends; types count if every model has one.
+    """
     models = content.get("static_models")
     if not isinstance(models, Mapping):
         return content
@@ -92,16 +95,17 @@ def _flattened(path: Path, content: dict[object, Any]) -> dict[object, Any]:
     names: list[object] = []
     types: list[object] = []
     for name, details in models.items():
-        urls = details.get("static_backends") if isinstance(details, Mapping) else None
+        if isinstance(details, Mapping) and details.get("static_backends") is None:
+            continue
+        urls = details["static_backends"] if isinstance(details, Mapping) else None
         if not isinstance(urls, list):
             raise ConfigError(f"{path}: static_models: {shown(name)} has no list static_backends")
         backends.extend(urls)
         names.extend([name] * len(urls))
-        kind = details.get("static_model_type")
-        types.extend([kind] * len(urls) if kind is not None else [])
+        types.extend([details.get("static_model_type")] * len(urls))
     return {
         **content, "static_backends": backends, "static_models": names,
-        **({"static_model_types": types} if types else {}),
+        **({"static_model_types": types} if all(types) else {}),
     }  # fmt: skip
 
 

@@ -69,6 +69,28 @@ def test_flat_lists_are_fine_in_yaml_too(following: Parse) -> None:
     assert config.engines[0].models == ("llama",)
 
 
+def test_models_without_backends_are_passed_over_and_types_count_if_all_have_one(
+    following: Parse,
+) -> None:
+    config = following(
+        "static_models:\n"
+        "  llama: {static_backends: [http://a], static_model_type: chat}\n"
+        "  phi: {static_backends: [http://b]}\n"
+        "  later: {static_model_type: chat}\n"
+    )
+
+    assert [spec.models for spec in config.engines] == [("llama",), ("phi",)]
+    assert config.static_model_types == ()
+
+
+def test_what_has_no_effect_is_said_and_the_rest_applied(following: Parse) -> None:
+    config = following({"static_backends": "http://a", "callbacks": "m.c", "session_key": "u"})
+
+    assert [warning.split()[0] for warning in config.warnings] == ["--callbacks"]
+    assert config.session_key == "u"
+    assert shown_live(config)["session_key"] == "u"
+
+
 def test_what_can_change_wins_over_flags_and_the_rest_gives_way(following: Parse) -> None:
     content = {"routing_logic": "roundrobin", "port": 9000, "host": "127.0.0.1"}
 
