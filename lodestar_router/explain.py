@@ -4,7 +4,7 @@ engine, reason, goal, arm       what was chosen, and what decided
 candidates                      what was known and predicted of each engine
 excluded                        the other engines that serve the model, and why they were none
 other                           what the policy that did not steer would have done
-output_tokens, tpot_s, ...      what became of it
+ttft_s, held_s, tpot_s, ...     what became of it; held_s is part of ttft_s
 """
 
 from collections.abc import Sequence
@@ -38,6 +38,7 @@ def explain(
         "prompt_tokens": request.prompt_tokens,
         "tokens_known": request.tokens_known,
         "ttft_s": None if last is None else last.ttft_s,
+        "held_s": None if last is None else last.held_s,
         "output_tokens": None if last is None else last.output_tokens,
         "tpot_s": None if last is None else last.tpot_s,
         "ending": None if last is None or last.ending is None else last.ending.value,

@@ -43,6 +43,9 @@ class HoldSettings:
     max_requests: int = 256  # per engine; further ones are sent at once
 
 
+USUAL = HoldSettings(max_s=10.0)  # the default of --hold-max
+
+
 class Held(Struct, eq=False):
     """A request that waits."""
 

@@ -216,6 +216,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     ttft_s: float | None
     waited_s: float
     output_tokens: int | None = None  # of a whole answer, where they could be counted
+    held_s: float = 0.0  # of all that, how long the request waited at the router
 
     @property
     def tpot_s(self) -> float | None:

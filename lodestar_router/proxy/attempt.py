@@ -131,6 +131,8 @@ class Attempt:
         if decision.predicted_ttft_s is not None:
             predicted_ms = float(decision.predicted_ttft_s[decision.chosen]) * 1e3
             lines.append(b"x-lodestar-predicted-ttft-ms: %.1f" % predicted_ms)
+        if self._turn is not None and self._turn.held_s:
+            lines.append(b"x-lodestar-held-ms: %.1f" % (self._turn.held_s * 1e3))
         return lines
 
     def on_first_token(self) -> None:
@@ -221,6 +223,7 @@ class Attempt:
             ttft_s=self._ttft_s,
             waited_s=self._clock() - self._request.now_s,
             output_tokens=output_tokens,
+            held_s=0.0 if self._turn is None else self._turn.held_s,
         )
         self._feedback.observed(self._request, self._decision, outcome)
 

@@ -32,10 +32,11 @@ class Turn:
         self._holding = holding
         self._number = number
         self._engine_id = engine_id
+        self.held_s = 0.0  # how long it waited
 
     async def come(self, ends_at_s: float) -> None:
         """Return once the request is to be sent."""
-        await self._holding.wait(self._number, self._engine_id, ends_at_s)
+        self.held_s = await self._holding.wait(self._number, self._engine_id, ends_at_s)
 
     def over(self) -> None:
         """The first token is here, or there will be none."""
@@ -86,11 +87,11 @@ class Holding:
             self._look_later(engine_id)
         return Turn(self, number, engine_id)
 
-    async def wait(self, number: int, engine_id: EngineId, ends_at_s: float) -> None:
-        """See Turn.come."""
+    async def wait(self, number: int, engine_id: EngineId, ends_at_s: float) -> float:
+        """See Turn.come; returns the seconds that it took."""
         turn = self._waiting.get(number)
         if turn is None:
-            return
+            return 0.0
         began_s = self._clock()
         try:
             async with asyncio.timeout(None if ends_at_s == inf else ends_at_s - began_s):
@@ -99,7 +100,9 @@ class Holding:
             raise DeadlineError("the request took longer than it may take") from None
         finally:
             self._waiting.pop(number, None)
-            self._metrics.held(engine_id, self._clock() - began_s)
+            held_s = self._clock() - began_s
+            self._metrics.held(engine_id, held_s)
+        return held_s
 
     def over(self, number: int, engine_id: EngineId) -> None:
         """See Turn.over."""

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lodestar_router.core.block_keys import TokenArray
-from lodestar_router.core.hold import HoldQueue, HoldSettings
+from lodestar_router.core.hold import USUAL, HoldQueue, HoldSettings
 from lodestar_router.core.types import EngineId
 from lodestar_router.emulator.engine_model import EngineModel
 from lodestar_router.emulator.sequence import EmulatedRequest
@@ -54,7 +54,8 @@ class Simulation:
             self.trainer = VirtualTrainer(
                 learned, seed, self._agenda, training_s=cell.delays.training_s
             )
-        settings: HoldSettings | None = getattr(policy, "hold", None)
+        usual = None if learned is None else USUAL
+        settings: HoldSettings | None = getattr(policy, "hold", usual)
         queue = None if settings is None else HoldQueue(settings)
         self.router = RouterCore(
             policy, model=cell.model, clock=self._agenda.clock, offer=self._offer, hold=queue

@@ -243,6 +243,9 @@ async def test_requests_reach_the_engine_one_after_the_other(engine: Misbehaving
         replies = [await client.reply() for client in clients]
 
         assert [reply.status for reply in replies] == [200, 200, 200]
+        held = ["x-lodestar-held-ms" in reply.headers for reply in replies]
+        assert held == [False, True, True]
+        assert sum(outcome.held_s >= 0.05 for outcome in edge.recorder.outcomes) >= 2
         assert edge.inflight() == 0
 
 

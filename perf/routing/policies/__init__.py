@@ -84,5 +84,5 @@ BENCHMARK_POLICIES: Final[Mapping[str, PolicyFactory]] = {
     "lodestar_goodput": _variant("LodestarGoodput"),
     "lodestar_explore": _variant("LodestarExplore"),
     "lodestar_base": _variant("LodestarBase"),
-    "lodestar_hold": _variant("LodestarHold"),
+    "lodestar_no_hold": _variant("LodestarNoHold"),
 }

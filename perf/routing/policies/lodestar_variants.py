@@ -3,7 +3,7 @@
     lodestar_tail, lodestar_e2e, lodestar_tpot, lodestar_goodput    policy/objective.py
     lodestar_explore     draws among near-ties for EXPLORED of the requests
     lodestar_base        base and price steer; the net learns, and steers nothing
-    lodestar_hold        requests wait at the router for their engine, shortest first
+    lodestar_no_hold     everything is sent at once
 
 The limits of lodestar_goodput are those that a row's `goodput_ratio` counts.
 """
@@ -75,8 +75,8 @@ class LodestarBase(StagedPolicy):
         super().__init__(LodestarPolicy(rng), share=0.0)
 
 
-class LodestarHold(LodestarPolicy):
-    """Late binding."""
+class LodestarNoHold(LodestarPolicy):
+    """Without late binding."""
 
-    name: ClassVar[str] = "lodestar_hold"
-    hold: ClassVar[HoldSettings] = HoldSettings(max_s=10.0)
+    name: ClassVar[str] = "lodestar_no_hold"
+    hold: ClassVar[HoldSettings | None] = None
