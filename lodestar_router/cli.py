@@ -24,9 +24,13 @@ from lodestar_router.assembly import Router
 from lodestar_router.config import Config, parse
 from lodestar_router.emulator.fleet import EmulatedFleet
 from lodestar_router.errors import ConfigError
+from lodestar_router.log_outlet import Outlet
 from lodestar_router.signals import Signals
+from lodestar_router.tasks import cancel, spawn
 
 _logger = logging.getLogger("lodestar_router")
+_DRAIN_EVERY_S = 0.1  # what of the log waits for its reader
+_LAST_LINES_S = 1.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,10 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         read = partial(parse, sys.argv[1:] if argv is None else argv, os.environ)
         config = read()
-        logs.set_up(config.log_level, config.log_format)
+        outlet = logs.set_up(config.log_level, config.log_format)
         for warning in config.warnings:
             _logger.warning("%s", warning)
-        return uvloop.run(_serve(config, read))
+        try:
+            return uvloop.run(_serve(config, read, outlet))
+        finally:
+            outlet.finish(_LAST_LINES_S)
     except ConfigError as error:
         sys.stderr.write(f"lodestar-router: {error}\n")
         return 2
@@ -45,8 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-async def _serve(config: Config, read: Callable[[], Config]) -> int:
+async def _serve(config: Config, read: Callable[[], Config], outlet: Outlet) -> int:
     signals = Signals()
+    draining = spawn(_keep_draining(outlet), name="log")
     fleet = EmulatedFleet(
         config.emulated, speed=config.emulated_speed, tokenizer_of=config.tokenizer_of
     )
@@ -63,7 +71,14 @@ async def _serve(config: Config, read: Callable[[], Config]) -> int:
             raise
     finally:
         await fleet.stop()
+        await cancel(draining)
     return signals.code
+
+
+async def _keep_draining(outlet: Outlet) -> None:
+    while True:
+        await asyncio.sleep(_DRAIN_EVERY_S)
+        outlet.drain()
 
 
 async def _route(router: Router, config: Config, signals: Signals) -> None:

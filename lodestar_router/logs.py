@@ -16,19 +16,30 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, TextIO
+from typing import Any, Protocol
 
 import msgspec
+
+from lodestar_router.log_outlet import Outlet
 
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _encoded = msgspec.json.Encoder().encode
 
 
-def set_up(level: str, log_format: str) -> None:
-    """Have everything logged to stderr, from this level on."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(formatter(log_format))
+def set_up(level: str, log_format: str) -> Outlet:
+    """Have everything logged to stderr, from this level on; whoever runs the loop drains it."""
+    form = formatter(log_format)
+
+    def lost(lines: int) -> str:
+        message = f"{lines} lines of the log were lost: nobody read it"
+        record = logging.LogRecord(__name__, logging.WARNING, __file__, 0, message, (), None)
+        return form.format(record)
+
+    outlet = Outlet(sys.stderr.fileno(), lost)
+    handler = logging.StreamHandler(outlet)
+    handler.setFormatter(form)
     logging.basicConfig(level=severity(level), handlers=[handler])
+    return outlet
 
 
 def severity(level: str) -> int:
@@ -61,12 +72,30 @@ class _JsonFormatter(logging.Formatter):
         return _encoded(fields).decode()
 
 
+class Stream(Protocol):
+    """What lines are written to."""
+
+    def write(self, text: str, /) -> int:
+        """Take text."""
+
+    def flush(self) -> None:
+        """Send it on."""
+
+
+def _stream_of_the_log() -> Stream:
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler):
+            stream: Stream = handler.stream
+            return stream
+    return sys.stderr
+
+
 class Lines:
     """Writes INFO messages of one logger as the log's handler would, many in one write.
 
     Args:
         place: file and line that JSON names.
-        stream: stderr if None.
+        stream: that of the log's handler if None.
     """
 
     def __init__(
@@ -75,10 +104,10 @@ class Lines:
         log_format: str,
         *,
         place: tuple[str, int],
-        stream: TextIO | None = None,
+        stream: Stream | None = None,
     ) -> None:
         self._logger = logger
-        self._stream = sys.stderr if stream is None else stream
+        self._stream: Stream = _stream_of_the_log() if stream is None else stream
         self._json = log_format == "json"
         self._head, self._middle, self._end = "", f" INFO {logger.name}: ", "\n"
         if self._json:

@@ -53,7 +53,8 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {*ANY_STDLIB, "numpy", "xxhash", "aiohttp", "msgspec", "tokenizers", "uvloop", "zmq"},
     ),
     "config": ({"config", "core", "errors", "policy", "__init__"}, {*ANY_STDLIB, "yaml"}),
-    "logs": (set(), {*ANY_STDLIB, "msgspec"}),
+    "log_outlet": (set(), ANY_STDLIB),
+    "logs": ({"log_outlet"}, {*ANY_STDLIB, "msgspec"}),
     "accounting": (
         {"config", "core", "logs", "own_usage", "proxy", "stack_gauges"},
         ANY_STDLIB,
