@@ -103,9 +103,7 @@ class Router:
         )
         self.discovery = Discovery(self._apply_engines)
         self._checks = HealthChecks(self.watches.get)
-        self._services = Services(
-            config, fleet=self.fleet, watches=self.watches, metrics=self.metrics
-        )
+        self._services = Services(config, self.fleet, self.watches, self.metrics)
         self.fleet.complete = False
 
     @property

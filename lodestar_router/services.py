@@ -30,7 +30,6 @@ class Services:
     def __init__(
         self,
         config: Config,
-        *,
         fleet: Fleet,
         watches: Mapping[EngineId, EngineWatch],
         metrics: Metrics,
