@@ -15,6 +15,7 @@ import msgspec
 from aiohttp import web
 
 from lodestar_router.emulator.openai_calls import CHAT, COMPLETIONS, Completions, json_body, now_s
+from lodestar_router.emulator.openai_extras import Extras
 from lodestar_router.emulator.openai_requests import ApiError, check_model
 from lodestar_router.emulator.server_engine import RealTimeEngine
 from lodestar_router.emulator.server_language import Language, TextError
@@ -48,13 +49,15 @@ class HttpApi:
         self._max_model_len = engine.model.config.max_model_len
         self._started_s = now_s()
         self._completions = Completions(engine, language, model=model)
+        self._extras = Extras(language, model=model, forget=engine.clear_prefix_cache)
 
     def application(self) -> web.Application:
         """The application to serve."""
         app = web.Application(client_max_size=_MOST_BODY_BYTES, middlewares=[_errors])
         routes: dict[tuple[str, str], _Handler] = {
-            ("POST", CHAT): self._completions.answer,
-            ("POST", COMPLETIONS): self._completions.answer,
+            **self._extras.routes(),
+            ("POST", CHAT): self._answer,
+            ("POST", COMPLETIONS): self._answer,
             ("POST", "/tokenize"): self._tokenize,
             ("POST", "/detokenize"): self._detokenize,
             ("POST", "/reset_prefix_cache"): self._reset_prefix_cache,
@@ -69,6 +72,10 @@ class HttpApi:
         for (method, path), handler in routes.items():
             app.router.add_route(method, path, handler)
         return app
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        self._extras.check_awake()
+        return await self._completions.answer(request)
 
     async def _tokenize(self, request: web.Request) -> web.Response:
         body = await json_body(request)

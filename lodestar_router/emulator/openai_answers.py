@@ -83,6 +83,8 @@ class Writer:
             {"id": answer_id, "object": kind, "created": created_s, "model": model}
         )[:-1]
         text_field = b',"delta":{"content":' if request.chat else b',"text":'
+        if request.tool is not None:
+            text_field = b',"delta":{"tool_calls":'
         for choice in choices:
             choice.head = b'data: %s,"choices":[{"index":%d%s' % (
                 self._common,
@@ -120,8 +122,15 @@ class Writer:
 
     def _chunk(self, choice: Choice, start: int, stop: int) -> bytes:
         request = self._request
-        text = _json(choice.answer.text(start, stop))
+        words = choice.answer.text(start, stop)
         reason = choice.finish_reason if stop == choice.progress.made else None
+        tool = request.tool
+        if tool is None:
+            text = _json(words)
+        else:
+            call_id, last_words = self._call_id(choice), reason is not None
+            text = tool.delta(call_id, words, first=start == 0, last=last_words)
+            reason = tool.ending(reason)
         ids = choice.answer.token_ids[start:stop] if request.return_token_ids else None
         usage = (
             self._chunk_usage(self._prompt_of(choice), stop) if request.continuous_usage else b""
@@ -191,15 +200,22 @@ class Writer:
         ids = _plain(choice.answer.token_ids[:stop] if returned else None)
         ending = {"logprobs": None, "finish_reason": choice.finish_reason, "stop_reason": None}
         if self._request.chat:
-            message = {
+            message: dict[str, Any] = {
                 "role": "assistant", "content": text, "refusal": None, "annotations": None,
                 "audio": None, "function_call": None, "reasoning": None,
             }  # fmt: skip
+            tool = self._request.tool
+            if tool is not None:
+                message |= tool.message(self._call_id(choice), text)
+                ending["finish_reason"] = tool.ending(choice.finish_reason)
             said = {"index": choice.index, "message": message}
             return said | ending | {"token_ids": ids, "routed_experts": None}
         prompt = _plain(self._prompts[self._prompt_of(choice)] if returned else None)
         rest = {"prompt_logprobs": None, "prompt_token_ids": prompt, "routed_experts": None}
         return {"index": choice.index, "text": text} | ending | {"token_ids": ids} | rest
+
+    def _call_id(self, choice: Choice) -> str:
+        return f"call-{self._id}-{choice.index}"
 
     def _prompt_of(self, choice: Choice) -> int:
         return choice.index // self._request.choices

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lodestar_router.emulator.openai_tools import ToolCall, wanted_call
 from lodestar_router.errors import RouterError
 
 _COMPLETION_TOKENS = 16  # of /v1/completions without max_tokens
@@ -54,6 +55,7 @@ class GenerationRequest:
     min_tokens: int
     seed: int | None  # equal prompts with equal seeds are answered alike
     return_token_ids: bool
+    tool: ToolCall | None = None  # the call that the answer must be
 
 
 def read_generation(
@@ -83,6 +85,9 @@ def read_generation(
     options = options if isinstance(options, Mapping) else {}
     include_usage = _boolean(options, "include_usage")
     max_tokens = _max_tokens(body, chat, max_model_len)
+    tool = wanted_call(body) if chat else None
+    if isinstance(tool, str):
+        raise ApiError(tool, param="tool_choice")
     return GenerationRequest(
         chat=chat,
         stream=stream,
@@ -94,6 +99,7 @@ def read_generation(
         min_tokens=_min_tokens(body, max_tokens),
         seed=_seed(body),
         return_token_ids=_boolean(body, "return_token_ids"),
+        tool=tool,
     )
 
 
