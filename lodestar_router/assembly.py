@@ -21,6 +21,7 @@ from lodestar_router.core.fleet import Fleet
 from lodestar_router.core.prefix_index import PrefixIndex
 from lodestar_router.core.types import EngineId
 from lodestar_router.describe import describe_engines, describe_health, gauge_rows
+from lodestar_router.disaggregation import with_legs
 from lodestar_router.discovery.base import Discovered
 from lodestar_router.discovery.discovery import Discovery
 from lodestar_router.discovery.sources import sources_of
@@ -174,6 +175,7 @@ class Router:
             self._feedback.decoding = self.steering.decoding
         self._routes.aliases = config.static_aliases
         self._routes.session_key = session_key_of(config)
+        self._routes.dispatcher = with_legs(config, self._dispatcher)
         self.client_keys.use(config.client_keys)
         if "log-level" in changes:
             logging.getLogger().setLevel(severity(config.log_level))
@@ -202,7 +204,7 @@ class Router:
         )
         self.metrics.add_gauges(self._gauges)
         self.metrics.add_gauges(self._statistics.rows)
-        dispatcher = self._dispatcher = make_dispatcher(
+        self._dispatcher = make_dispatcher(
             config,
             self.steering.policy,
             feedback,
@@ -220,7 +222,7 @@ class Router:
             json_depth=config.max_json_depth,
             fleet=self.fleet,
             tokens=self.tokenizers.service,
-            dispatcher=dispatcher,
+            dispatcher=with_legs(config, self._dispatcher),
             metrics=self.metrics,
             clock=self._clock,
             goal=config.goal,

@@ -16,11 +16,13 @@
     ├── RouterBusyError        503  the router itself is behind
     ├── StorageError           507  files cannot be kept or read
     ├── NoCandidateError       503  every engine was filtered out
+    │   └── RoleMissingError   503  none of those left can prefill, or decode
     └── EngineError                502  the engine failed before its first byte
         ├── StaleConnectionError   502  perhaps nothing reached it
         ├── EngineUnreachableError 502  no connection: nothing was sent to it
         ├── EngineProtocolError    502  what it said is no HTTP, or breaks its own framing
         ├── EngineRefusedError     503  its status says that another one should be asked
+        │   └── HandoverError      503  the computed prompt did not reach it
         └── EngineTimeoutError     504
             └── DeadlineError      504  the request's own time is over
 
@@ -153,6 +155,20 @@ class NoCandidateError(RouterError):
         super().__init__(f"no engine can serve model '{model}' now ({known})")
 
 
+class RoleMissingError(NoCandidateError):
+    """Prefill is disaggregated, and no engine can take one of its legs.
+
+    The word in front is what production-stack's router answers.
+    """
+
+    def __init__(self, role: str, model: str) -> None:
+        RouterError.__init__(
+            self,
+            f"{role.upper()}_SERVICE_UNAVAILABLE: no {role} engine can serve model '{model}' now",
+        )
+        self.rejected = {}
+
+
 class EngineError(RouterError):
     """An engine failed before it answered; the request may be sent to another.
 
@@ -188,6 +204,12 @@ class EngineRefusedError(EngineError):
     status_hint = 503
     code = "engine_overloaded"
     cause = "refused"
+
+
+class HandoverError(EngineRefusedError):
+    """The engine failed a request whose prompt it should have fetched from another one."""
+
+    cause = "handover"
 
 
 class EngineTimeoutError(EngineError):

@@ -1,6 +1,7 @@
 """One decision in plain values, for GET /debug/decisions: why did it go there?
 
 engine, reason, goal, arm       what was chosen, and what decided
+leg                             prefill or decode, where prefill is disaggregated
 candidates                      what was known and predicted of each engine
 excluded                        the other engines that serve the model, and why they were none
 other                           what the policy that did not steer would have done
@@ -24,6 +25,7 @@ def explain(
     return {
         "request_id": request.request_id,
         "model": request.model,
+        "leg": None if request.leg is None else request.leg.value,
         "policy": decision.policy,
         "engine": decision.engine_id,
         "reason": decision.reason,

@@ -12,6 +12,7 @@ from lodestar_router.features.row import TrainingRow
 from lodestar_router.features.serving import PublishedModel
 from lodestar_router.learning.checkpoint import CheckpointError, load
 from lodestar_router.policy.base import Policy
+from lodestar_router.policy.disaggregated import DisaggregatedPolicy, both_legs
 from lodestar_router.policy.kvaware import KvAware
 from lodestar_router.policy.lodestar import LodestarPolicy
 from lodestar_router.policy.pick import Exploration
@@ -26,7 +27,7 @@ _logger = logging.getLogger(__name__)
 _SETTINGS = frozenset(
     {
         "routing-logic", "policy-mode", "policy-canary", "policy-fallback",
-        "kv-aware-threshold", "prefix-min-match-length",
+        "kv-aware-threshold", "prefix-min-match-length", "pd-policy",
     }
 )  # fmt: skip
 
@@ -48,7 +49,7 @@ class Steering:
     def change(self, config: Config) -> None:
         """Steer as `config` says from the next choice on."""
         self.policy = make_policy(config, self.learned)
-        learned = learned_in(self.policy)
+        learned = _learned(self.policy)
         if learned is None or self.learned is not None:
             return
         self.learned = learned
@@ -80,7 +81,7 @@ class Steering:
     @property
     def served_model(self) -> PublishedModel | None:
         """The model that choices use now, if the policy has one."""
-        learned = learned_in(self.policy)
+        learned = _learned(self.policy)
         return None if learned is None else learned.model
 
     @property
@@ -89,15 +90,25 @@ class Steering:
         return None if self.learned is None else self.learned.decoding
 
 
+def _learned(policy: Policy) -> LodestarPolicy | None:
+    return learned_in(policy.prefill if isinstance(policy, DisaggregatedPolicy) else policy)
+
+
 def make_policy(config: Config, learned: LodestarPolicy | None = None) -> Policy:
-    """The policy of `--routing-logic`; the learned one perhaps on trial.
+    """The policy of `--routing-logic`, or of `--pd-policy` for two legs.
 
     Args:
         learned: the learned policy there is already, with all it knows.
     """
+    policy = _make_policy(config, learned)
+    return both_legs(policy, Random(config.seed)) if config.disaggregated else policy
+
+
+def _make_policy(config: Config, learned: LodestarPolicy | None) -> Policy:
+    """For one engine; the learned one perhaps on trial."""
     rng = Random(config.seed)
-    if config.routing_logic != LodestarPolicy.name:
-        return _heuristic(config.routing_logic, config, rng)
+    if config.policy != LodestarPolicy.name:
+        return _heuristic(config.policy, config, rng)
     learned = learned or LodestarPolicy(
         rng,
         goal=config.goal,

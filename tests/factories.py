@@ -12,6 +12,7 @@ from lodestar_router.core.types import (
     EngineId,
     EngineLoad,
     EngineSnapshot,
+    Leg,
     PrefixViewKind,
     RoutedRequest,
     replace,
@@ -45,6 +46,7 @@ class RequestFields(TypedDict, total=False):
     now_s: float
     session_id: str | None
     goal: Goal | None
+    leg: Leg | None
 
 
 def load(

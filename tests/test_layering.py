@@ -98,6 +98,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     ),
     "resilience": ({"config", "core", "proxy"}, PURE_STDLIB),
     "feedback": ({"core", "explain", "features"}, PURE_STDLIB),
+    "disaggregation": ({"config", "core", "proxy"}, PURE_STDLIB),
     "explain": ({"core", "features"}, PURE_STDLIB),
     "reload": ({"config", "errors"}, ANY_STDLIB),
     "static_checks": ({"config", "engines"}, PURE_STDLIB),

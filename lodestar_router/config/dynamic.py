@@ -38,6 +38,7 @@ LIVE: Final = frozenset(
         "k8s-gpu-node-label", "static-backends", "static-models", "static-aliases",
         "static-model-labels", "static-model-types", "static-backend-health-checks",
         "static-backend-health-check-interval", "static-backend-health-check-timeout-seconds",
+        "prefill-model-labels", "decode-model-labels", "pd-policy", "pd-fallback",
         "routing-logic", "policy-mode", "policy-canary", "policy-fallback", "log-level",
         "session-key", "kv-aware-threshold", "prefix-min-match-length",
     }

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lodestar_router.config.batch_model import BatchConfig
+from lodestar_router.config.disaggregated_model import DisaggregatedConfig
 from lodestar_router.core.goal import Goal, Objective
 from lodestar_router.core.types import EngineId, EngineSpec
 
@@ -26,7 +26,7 @@ class EmulatedGroup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Config(BatchConfig):
+class Config(DisaggregatedConfig):
     """Everything the router is started with.
 
     A timeout of 0 is none. Keys are secrets: they are in no representation.
@@ -52,7 +52,6 @@ class Config(BatchConfig):
     idle_timeout_s: float
     total_timeout_s: float
     max_request_timeout_s: float
-    routing_logic: str
     objective: str
     ttft_slo_s: float
     tpot_slo_s: float

@@ -15,6 +15,8 @@ from typing import Any
 
 from lodestar_router.config.client_keys import client_keys
 from lodestar_router.config.converters import did_you_mean
+from lodestar_router.config.disaggregated_model import DISAGGREGATED
+from lodestar_router.config.disaggregated_settings import check_disaggregated, key_variable
 from lodestar_router.config.dynamic import read_dynamic
 from lodestar_router.config.engine_specs import Engines, engines
 from lodestar_router.config.model import Config, EmulatedGroup
@@ -68,10 +70,11 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
     if specs or emulated or values["service_discovery"] == "static":
         _check_engines(specs, emulated)
     _check_trial(values)
+    check_disaggregated(values)
     _check_tls(values)
     _check_session(values)
     keys_env: str | None = values["client_keys_env"]
-    api_key_env: str | None = values["api_key_env"]
+    api_key_env: str | None = values["api_key_env"] or key_variable(values, environ)
     used = {api_key_env, keys_env, *(spec.api_key_env for spec in specs)}
     unknown = [name for name in unknown_variables if name not in used]
     return Config(
@@ -139,10 +142,12 @@ def _check_engines(specs: Sequence[EngineSpec], emulated: Sequence[EmulatedGroup
 
 def _check_trial(values: Mapping[str, Any]) -> None:
     on_trial = values["policy_mode"] != "active" or values["policy_canary"] is not None
-    if on_trial and values["routing_logic"] != "lodestar":
+    name = "routing-logic" if values["routing_logic"] not in DISAGGREGATED else "pd-policy"
+    policy = values[name.replace("-", "_")]
+    if on_trial and policy != "lodestar":
         raise ConfigError(
-            "--policy-mode and --policy-canary try out the learned policy: leave --routing-logic "
-            f"at lodestar and give --policy-fallback {values['routing_logic']}"
+            f"--policy-mode and --policy-canary try out the learned policy: leave --{name} "
+            f"at lodestar and give --policy-fallback {policy}"
         )
 
 

@@ -9,6 +9,8 @@ from typing import Final
 
 from lodestar_router.config import converters as to
 from lodestar_router.config.batch_settings import BATCH_SETTINGS
+from lodestar_router.config.disaggregated_model import DISAGGREGATED
+from lodestar_router.config.disaggregated_settings import DISAGGREGATED_SETTINGS
 from lodestar_router.config.discovery_settings import DISCOVERY_SETTINGS
 from lodestar_router.config.edge_settings import EDGE_SETTINGS
 from lodestar_router.config.engine_specs import engines
@@ -19,6 +21,7 @@ from lodestar_router.core.goal import DEFAULT_TPOT_SLO_S, DEFAULT_TTFT_SLO_S, Ob
 from lodestar_router.policy.registry import POLICIES
 
 _WEEK_S = 604_800.0
+LOGICS = (*POLICIES, *DISAGGREGATED)
 POLICY_MODES = ("active", "shadow", "canary")
 FALLBACKS = (BASE_POLICY, *(name for name in POLICIES if name != "lodestar"))
 
@@ -152,9 +155,11 @@ SETTINGS: Final = (
     ),
     Setting(
         name="routing-logic", field="routing_logic", group=_ROUTING, metavar="NAME",
-        convert=to.one_of("policy", POLICIES), default="lodestar",
-        help=f"policy that chooses the engine: {', '.join(POLICIES)}",
+        convert=to.one_of("policy", LOGICS), default="lodestar",
+        help=f"policy that chooses the engine: {', '.join(POLICIES)}; or "
+        f"{' or '.join(DISAGGREGATED)}, where --pd-policy chooses two",
     ),
+    *DISAGGREGATED_SETTINGS,
     Setting(
         name="objective", field="objective", group=_ROUTING, metavar="NAME",
         convert=to.one_of("objective", Objective), default="ttft",

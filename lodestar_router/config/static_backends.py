@@ -18,12 +18,12 @@ from collections.abc import Mapping, Sequence
 
 from lodestar_router.config.addresses import engine_id_of, parse_url
 from lodestar_router.config.converters import shown, text
+from lodestar_router.core.roles import ROLE_LABEL
 from lodestar_router.core.types import EngineSpec
 
 MODEL_TYPES = (
     "chat", "completion", "embeddings", "rerank", "score", "transcription", "vision", "messages",
 )  # fmt: skip
-ROLE_LABEL = "model"
 _DEFAULT_LABEL = "default"
 
 

@@ -5,13 +5,13 @@ Out      Candidates, in the order of the engines.
 Cost     one match of the prompt over all engines, one snapshot each.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lodestar_router.core.blocks import Prompt
 from lodestar_router.core.fleet import Fleet
 from lodestar_router.core.hold import HoldQueue
 from lodestar_router.core.prefix_index import PrefixIndex
-from lodestar_router.core.types import Candidate, EngineId, RoutedRequest, replace
+from lodestar_router.core.types import Candidate, EngineId, Leg, RoutedRequest, replace
 
 
 def candidates_for(
@@ -24,7 +24,11 @@ def candidates_for(
     hold: HoldQueue | None = None,
 ) -> list[Candidate]:
     """A candidate for every engine; who waits in `hold` and would go later is not in its way."""
-    cached = index.match(prompt, engine_ids) if prompt is not None else {}
+    cached: Mapping[EngineId, int] = {}
+    if routed.leg is Leg.DECODE:
+        cached = dict.fromkeys(engine_ids, routed.prompt_tokens)  # it comes computed
+    elif prompt is not None:
+        cached = index.match(prompt, engine_ids)
     now_s, most_tokens = routed.now_s, routed.prompt_tokens - 1
     if hold is None or not hold.holds:
         return [

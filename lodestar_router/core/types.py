@@ -35,6 +35,7 @@ __all__ = [
     "EngineSpec",
     "FloatMatrix",
     "FloatVector",
+    "Leg",
     "Outcome",
     "PrefixViewKind",
     "RoutedRequest",
@@ -126,6 +127,13 @@ class Candidate(Struct, frozen=True, kw_only=True):
     cached_prefix_tokens: int  # prompt tokens expected in its KV cache, at most prompt_tokens - 1
 
 
+class Leg(StrEnum):
+    """The half of a request that a decision is about, where prefill is disaggregated."""
+
+    PREFILL = "prefill"  # the prompt is computed, and handed over
+    DECODE = "decode"  # the answer is written; the prompt comes computed
+
+
 class RoutedRequest(Struct, frozen=True, kw_only=True):
     """What routing knows of a request; never its text."""
 
@@ -140,6 +148,7 @@ class RoutedRequest(Struct, frozen=True, kw_only=True):
     goal: Goal | None = None  # None: the policy's own
     num_answers: int = 1  # asked for at once, OpenAI's `n`
     pinned: EngineId | None = None  # the only engine that will do; None: any
+    leg: Leg | None = None  # None: one engine does it all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from math import inf
 from typing import Any, NoReturn
 
 import uvloop
@@ -21,7 +22,7 @@ from lodestar_router.emulator.config import SchedulerKind
 from lodestar_router.emulator.profiles import gpu_names, model_names
 from lodestar_router.emulator.server import EmulatedServer
 from lodestar_router.emulator.server_language import Language
-from lodestar_router.emulator.server_settings import ServerSettings
+from lodestar_router.emulator.server_settings import KvConnector, KvRole, KvTransfer, ServerSettings
 from lodestar_router.errors import ConfigError
 
 _logger = logging.getLogger("lodestar_emulator")
@@ -81,7 +82,20 @@ def parse(argv: Sequence[str]) -> ServerSettings:
         kv_events_port=given.kv_events_port,
         kv_replay_port=given.kv_replay_port,
         scheduler_stats_port=given.scheduler_stats_port,
+        kv_transfer=_kv_transfer(given),
         speed=given.speed,
+    )
+
+
+def _kv_transfer(given: argparse.Namespace) -> KvTransfer | None:
+    if given.kv_role is None:
+        return None
+    return KvTransfer(
+        role=KvRole(given.kv_role),
+        connector=KvConnector(given.kv_connector),
+        strict=given.kv_strict,
+        gbytes_per_s=given.kv_gbytes_per_s,
+        peers=tuple(given.kv_peer),
     )
 
 
@@ -90,6 +104,17 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text!r}")
     return int(text)
+
+
+def _speed(text: str) -> float:
+    """A number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0.0 < number < inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
+    return number
 
 
 def _port(text: str) -> int:
@@ -132,6 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     caching.add_argument("--no-prefix-caching", action="store_true", help="recompute every prompt")
     engine.add_argument("--no-kv-events", action="store_true", help="publish no KV events")
+    _add_kv_transfer(parser.add_argument_group("disaggregated prefill"))
     server = parser.add_argument_group("server")
     server.add_argument("--host", default="127.0.0.1", help="address to listen on")
     server.add_argument("--port", type=_port, default=8000, help="HTTP; 0 for a free one")
@@ -140,6 +166,25 @@ def _parser() -> argparse.ArgumentParser:
     server.add_argument("--served-model-name", help="else the name of the model")
     server.add_argument("--tokenizer", help="directory or Hugging Face id; else a built-in one")
     return parser
+
+
+def _add_kv_transfer(group: Any) -> None:
+    group.add_argument("--kv-role", choices=tuple(KvRole), help="what it does of a request")
+    group.add_argument(
+        "--kv-connector",
+        choices=tuple(KvConnector),
+        default=KvConnector.NIXL.value,
+        help="nixl: requests say where a computed prompt is; shared: every --kv-peer is asked",
+    )
+    group.add_argument(
+        "--kv-peer", metavar="URL", action="append", default=[], help="a prefill engine"
+    )
+    group.add_argument(
+        "--kv-strict", action="store_true", help="refuse requests without part in a handover"
+    )
+    group.add_argument(
+        "--kv-gbytes-per-s", type=_speed, default=12.5, help="how fast prompts are fetched"
+    )
 
 
 async def _serve(settings: ServerSettings) -> None:

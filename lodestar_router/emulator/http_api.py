@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from lodestar_router.emulator.kv_transfer import FETCH, DecodeSide, PrefillSide
 from lodestar_router.emulator.openai_calls import CHAT, COMPLETIONS, Completions, json_body, now_s
 from lodestar_router.emulator.openai_extras import Extras
 from lodestar_router.emulator.openai_requests import ApiError, check_model
@@ -40,6 +41,7 @@ class HttpApi:
         model: str,
         metrics: EngineMetrics,
         kv_sources: Callable[[], Mapping[str, Any]],
+        kv_side: PrefillSide | DecodeSide | None = None,
     ) -> None:
         self._engine = engine
         self._language = language
@@ -48,7 +50,8 @@ class HttpApi:
         self._kv_sources = kv_sources
         self._max_model_len = engine.model.config.max_model_len
         self._started_s = now_s()
-        self._completions = Completions(engine, language, model=model)
+        self._kv_side = kv_side
+        self._completions = Completions(engine, language, model=model, kv_side=kv_side)
         self._extras = Extras(language, model=model, forget=engine.clear_prefix_cache)
 
     def application(self) -> web.Application:
@@ -69,6 +72,8 @@ class HttpApi:
             ("GET", "/ping"): _empty,
             ("GET", "/load"): self._load,
         }
+        if isinstance(self._kv_side, PrefillSide):
+            routes["POST", FETCH] = self._kv_side.give
         for (method, path), handler in routes.items():
             app.router.add_route(method, path, handler)
         return app

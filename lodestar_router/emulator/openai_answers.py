@@ -78,6 +78,8 @@ class Writer:
         self._created_s = created_s
         self._prompts = prompts
         self.choices = choices
+        self.kv_transfer_params: dict[str, Any] | None = None
+        self.remote_cached_tokens: int | None = None  # of a prompt that another engine computed
         kind = "chat.completion.chunk" if request.chat else "text_completion"
         self._common = _json(
             {"id": answer_id, "object": kind, "created": created_s, "model": model}
@@ -190,7 +192,8 @@ class Writer:
             if chat
             else {}
         )
-        rest = {"kv_transfer_params": None, "ec_transfer_params": None, "metrics": None}
+        transfer = {"kv_transfer_params": self.kv_transfer_params, "ec_transfer_params": None}
+        rest = transfer | {"metrics": None}
         return _json(head | prompt | rest)
 
     def _choice(self, choice: Choice) -> dict[str, Any]:
@@ -230,7 +233,9 @@ class Writer:
     def _cached(self, nulls: Sequence[str]) -> dict[str, int | None]:
         """Of the first choice, as vLLM reports it for the whole call."""
         sequence = self.choices[0].progress.sequence
-        cached = sequence.cached_tokens
+        cached = self.remote_cached_tokens
+        if cached is None:
+            cached = sequence.cached_tokens
         details: dict[str, int | None] = {"cached_tokens": cached, **dict.fromkeys(nulls)}
         if self._request.chat:
             full = sequence.prompt_tokens - sequence.prompt_tokens % sequence.block_size_tokens

@@ -21,6 +21,7 @@ import xxhash
 from aiohttp import web
 
 from lodestar_router.core.block_keys import TokenArray
+from lodestar_router.emulator.kv_transfer import KvSide, Received
 from lodestar_router.emulator.openai_answers import Choice, Writer
 from lodestar_router.emulator.openai_requests import (
     ApiError,
@@ -41,7 +42,15 @@ _LONG_TEXT_BYTES = 20_000  # from here tokenizing would hold up the steps of all
 class Completions:
     """Answers the completions of one engine."""
 
-    def __init__(self, engine: RealTimeEngine, language: Language, *, model: str) -> None:
+    def __init__(
+        self,
+        engine: RealTimeEngine,
+        language: Language,
+        *,
+        model: str,
+        kv_side: KvSide | None = None,
+    ) -> None:
+        self._kv_side = kv_side
         self._engine = engine
         self._language = language
         self._model = model
@@ -60,7 +69,11 @@ class Completions:
         wanted = read_generation(body, chat=request.path == CHAT, max_model_len=self._max_model_len)
         prompts = await self._prompts(request, body)
         news = asyncio.Event()
-        name = request.headers.get("X-Request-Id") or secrets.token_hex(8)
+        given = request.headers.get("X-Request-Id")
+        received: Received | None = None
+        if self._kv_side is not None:
+            received = await self._kv_side.receive(body, given, prompts)
+        name = given or secrets.token_hex(8)
         answer_id = f"{'chatcmpl' if wanted.chat else 'cmpl'}-{name}"
         # Two calls may bear one name; the engine needs them apart.
         ids = f"{answer_id}-{secrets.token_hex(4)}"
@@ -70,7 +83,7 @@ class Completions:
             for prompt in prompts:
                 for number in range(wanted.choices):
                     choices.append(
-                        self._submit(ids, len(choices), number, prompt, wanted, news.set)
+                        self._submit(ids, len(choices), number, prompt, wanted, news.set, received)
                     )
             writer = Writer(
                 wanted,
@@ -80,9 +93,15 @@ class Completions:
                 prompts=[prompt.tolist() for prompt in prompts],
                 choices=choices,
             )
+            if received is not None:
+                writer.remote_cached_tokens = received.cached_tokens
             if wanted.stream:
                 return await _stream(request, writer, news)
-            return await _whole(writer, news)
+            await _finished(writer, news)
+            if self._kv_side is not None:
+                done = choices[0].progress.sequence
+                writer.kv_transfer_params = self._kv_side.offer(body, given, prompts[0], done)
+            return web.Response(body=writer.whole(), content_type="application/json")
         finally:
             self.calls -= 1
             for choice in choices:
@@ -96,6 +115,7 @@ class Completions:
         prompt: TokenArray,
         wanted: GenerationRequest,
         changed: Callable[[], None],
+        received: Received | None,
     ) -> Choice:
         room = self._max_model_len - len(prompt)
         most = room if wanted.max_tokens is None else min(wanted.max_tokens, room)
@@ -113,6 +133,7 @@ class Completions:
                 max_tokens=len(answer.token_ids),
                 arrived_at_s=self._engine.clock(),
                 answer=answer.token_ids,
+                transferred=received is not None,
             ),
             changed,
             ended_early=answer.ended,
@@ -146,11 +167,10 @@ async def _stream(request: web.Request, writer: Writer, news: asyncio.Event) -> 
     return response
 
 
-async def _whole(writer: Writer, news: asyncio.Event) -> web.Response:
+async def _finished(writer: Writer, news: asyncio.Event) -> None:
     while not all(choice.progress.finished for choice in writer.choices):
         await news.wait()
         news.clear()
-    return web.Response(body=writer.whole(), content_type="application/json")
 
 
 def _seed(prompt: TokenArray, number: int, seed: int | None) -> int:

@@ -59,6 +59,7 @@ class EngineProfile:
     max_num_batched_tokens: int
     max_num_seqs: int
     vocab_size: int
+    kv_bytes_per_token: int
     prefill_first: bool  # too old for vLLM V1: no chunked prefill, and no prefix caching
     provenance: Mapping[str, str]  # part of the time model -> where its numbers come from
 
@@ -103,6 +104,7 @@ def load_profile(
         max_num_batched_tokens=int(gpu_fields["default_max_num_batched_tokens"]),
         max_num_seqs=int(gpu_fields["default_max_num_seqs"]),
         vocab_size=int(model_fields["vocab"]),
+        kv_bytes_per_token=int(model_fields["kv_bytes_per_token_per_gpu"]),
         prefill_first=gpu in _PREFILL_FIRST,
         provenance=dict(gpu_fields["provenance"]),
     )

@@ -190,7 +190,8 @@ class Scheduler:
             if self._is_stuck(sequence):
                 return
             hits = self._cached_blocks(sequence)
-            context = len(hits) * self._size
+            found_tokens = len(hits) * self._size
+            context = self._context_tokens(sequence, hits)
             new_tokens = min(sequence.total_tokens - context, longest_chunk)
             if new_tokens > budget and not cuts_prompts:
                 return
@@ -203,7 +204,7 @@ class Scheduler:
             self._extend(sequence, new_tokens)
             if not sequence.preemptions and self._caching:
                 batch.prefix_queries_tokens += sequence.total_tokens
-                batch.prefix_hits_tokens += context
+                batch.prefix_hits_tokens += found_tokens
             batch.chunks.append(Chunk(sequence, new_tokens, context, True))
             budget -= new_tokens
 
@@ -212,6 +213,12 @@ class Scheduler:
         if not self._caching:
             return []
         return self._pool.lookup(sequence.keys, (sequence.total_tokens - 1) // self._size)
+
+    def _context_tokens(self, sequence: Sequence, hits: list[int]) -> int:
+        """Tokens that need no computing: found, or all but the last of a prompt that was sent."""
+        if sequence.transferred and not sequence.preemptions:
+            return sequence.total_tokens - 1
+        return len(hits) * self._size
 
     def _fits(self, sequence: Sequence, hits: list[int], reach: int) -> bool:
         """Whether the pool can hold a waiting sequence's first chunk, or all of it."""
@@ -247,13 +254,13 @@ class Scheduler:
         self._pool.share(hits)
         sequence.blocks = hits
         sequence.stored_blocks = len(hits)
-        sequence.offset_tokens = len(hits) * self._size
+        sequence.offset_tokens = self._context_tokens(sequence, hits)
         self._admissions += 1
         sequence.order = self._admissions
         self.running[sequence] = None
         if sequence.admitted_at_s is None:
             sequence.admitted_at_s = now_s
-            sequence.cached_tokens = sequence.offset_tokens
+            sequence.cached_tokens = len(hits) * self._size
 
     def _preempt(self, sequence: Sequence, batch: Batch) -> None:
         self._stop(sequence)

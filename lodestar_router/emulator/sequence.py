@@ -40,6 +40,7 @@ class EmulatedRequest:
     answer: SequenceOf[int] | TokenArray | None = None  # `max_tokens` of them; None: by the seed
     # Keys of the prompt's full blocks, of the engine's size, where they are known; None: made here.
     block_keys: SequenceOf[int] | None = None
+    transferred: bool = False  # the prompt's keys and values come from another engine
 
 
 def answer_seed(request_id: str) -> int:
@@ -68,7 +69,7 @@ class Sequence:
         "arrived_at_s", "block_size_tokens", "blocks", "cached_tokens", "decoding",
         "end_tokens", "finished_at_s", "first_token_at_s", "keys", "max_tokens",
         "offset_tokens", "order", "preemptions", "prompt_tokens", "request_id",
-        "stored_blocks", "total_tokens",
+        "stored_blocks", "total_tokens", "transferred",
     )  # fmt: skip
 
     def __init__(
@@ -109,6 +110,7 @@ class Sequence:
         self.offset_tokens = 0  # computed tokens; minus the step count while decoding
         self.total_tokens = self.prompt_tokens  # known when it last (re)started its prefill
         self.cached_tokens = 0  # of the prompt, found in the prefix cache when first admitted
+        self.transferred = request.transferred  # until its blocks are lost
         self.preemptions = 0
         self.admitted_at_s: float | None = None  # first scheduled
         self.first_token_at_s: float | None = None

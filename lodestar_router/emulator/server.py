@@ -24,6 +24,8 @@ from aiohttp import web
 
 from lodestar_router.emulator.build import build_engine
 from lodestar_router.emulator.http_api import HttpApi
+from lodestar_router.emulator.kv_transfer import PrefillSide, side_of
+from lodestar_router.emulator.profiles import load_profile
 from lodestar_router.emulator.server_engine import RealTimeEngine
 from lodestar_router.emulator.server_kv import KvPublisher
 from lodestar_router.emulator.server_language import Language
@@ -106,14 +108,18 @@ class EmulatedServer:
         self.kv = kv
         engine = RealTimeEngine(model, [metrics, stats, *([kv] if kv else [])], clock=self._clock)
         self.engine = engine
+        self.kv_side = side_of(settings.kv_transfer, self._transfer_s_per_token(), self._clock)
         api = HttpApi(
             engine,
             self._language,
+            kv_side=self.kv_side,
             model=name,
             metrics=metrics,
             kv_sources=kv.sources if kv else dict,
         )
         port = await self._listen(api)
+        if isinstance(self.kv_side, PrefillSide):
+            self.kv_side.port = port
         for coroutine in (engine.run(), stats.run(), *([kv.run()] if kv else [])):
             self._tasks.append(spawn(coroutine, name=f"emulated engine on port {port}"))
         self.ports = ServerPorts(
@@ -124,6 +130,14 @@ class EmulatedServer:
         )
         self.settings = settings.at(self.ports)
         return self.ports
+
+    def _transfer_s_per_token(self) -> float:
+        settings = self.settings
+        if settings.kv_transfer is None:
+            return 0.0
+        bytes_per_s = settings.kv_transfer.gbytes_per_s * 1e9 * settings.speed
+        profile = load_profile(settings.engine.gpu, settings.engine.model)
+        return profile.kv_bytes_per_token / bytes_per_s
 
     def _kv_publisher(self) -> KvPublisher:
         settings = self.settings

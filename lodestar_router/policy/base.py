@@ -16,7 +16,11 @@ class Policy(Protocol):
     """Chooses one engine among candidates that all can serve the request."""
 
     name: ClassVar[str]
-    reads_prompt: ClassVar[bool]  # False: choices ignore cached prefixes, so nothing is tokenized
+
+    @property
+    def reads_prompt(self) -> bool:
+        """False: choices ignore cached prefixes, so nothing is tokenized."""
+        ...
 
     def choose(self, request: RoutedRequest, candidates: Sequence[Candidate]) -> Decision:
         """Choose; `candidates` is not empty and is left untouched.

@@ -142,9 +142,12 @@ class Attempt:
         self._prefill_over()
         now_s = self._clock()
         self._ttft_s = now_s - self._request.now_s
-        self._metrics.first_token(self._decision, self._ttft_s)
+        self._count_first_token(self._ttft_s)
         self._circuit.alive(self._sent, now_s)
         self._observe(None)
+
+    def _count_first_token(self, ttft_s: float) -> None:
+        self._metrics.first_token(self._decision, ttft_s)
 
     def end(
         self,

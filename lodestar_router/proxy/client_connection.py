@@ -14,25 +14,15 @@ import struct
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Protocol, cast
+from typing import cast
 
 import httptools
 
 from lodestar_router.errors import RequestError, SlowHeadError
+from lodestar_router.proxy.exchange import Pausable
 from lodestar_router.proxy.messages import Header, Request, error_body, error_response, response
 from lodestar_router.proxy.request_reader import Limits, RequestReader
 from lodestar_router.tasks import spawn
-
-
-class Pausable(Protocol):
-    """The source of the bytes that a client is being sent."""
-
-    def pause_reading(self) -> None:
-        """Stop reading until resumed."""
-
-    def resume_reading(self) -> None:
-        """Read on."""
-
 
 # What may wait for a slow client before its engine is no longer read from.
 _WRITE_BUFFER_BYTES = 16_384
@@ -202,6 +192,11 @@ class ClientConnection(asyncio.Protocol):
     def send_not_found(self, path: str) -> None:
         """Send the 404 of a path that leads nowhere."""
         self.send(404, error_body(404, f"no such endpoint: {path}", "not_found"))
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What is written and the system has not taken."""
+        return self.transport.get_write_buffer_size()
 
     def relay_from(self, source: Pausable | None) -> None:
         """Name the engine connection to slow down when this client is slow."""

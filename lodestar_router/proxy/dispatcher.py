@@ -2,13 +2,13 @@
 
 Choosing and counting happen with no await in between: the next request, even
 of the same instant, is decided on counts that include this one.
+
+A request, or each of its legs where prefill is disaggregated, is one Passage.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Collection
-
-from msgspec import Struct
 
 from lodestar_router.core.blocks import Prompt
 from lodestar_router.core.candidates import candidates_for
@@ -19,33 +19,23 @@ from lodestar_router.errors import (
     EngineError,
     EngineRefusedError,
     EngineUnreachableError,
+    HandoverError,
     NoCandidateError,
 )
 from lodestar_router.policy.base import Policy
-from lodestar_router.proxy.attempt import Attempt, Feedback
+from lodestar_router.proxy.attempt import Feedback
 from lodestar_router.proxy.client_connection import ClientConnection
-from lodestar_router.proxy.deadlines import Patience, Patiences, Timeouts
+from lodestar_router.proxy.deadlines import Patiences, Timeouts
 from lodestar_router.proxy.exchange import Answer, BrokenAnswerError
 from lodestar_router.proxy.forwarder import Forwarder
 from lodestar_router.proxy.holding import Holding, Turn
 from lodestar_router.proxy.messages import Request
 from lodestar_router.proxy.metrics import Metrics
+from lodestar_router.proxy.passage import Passage
 from lodestar_router.proxy.retries import Retries
 from lodestar_router.proxy.route_log import RouteLog
 
 _logger = logging.getLogger(__name__)
-
-
-class _Passage(Struct, eq=False):
-    """One request on its way through the engines that are tried."""
-
-    routed: RoutedRequest
-    prompt: Prompt | None
-    request: Request
-    client: ClientConnection
-    patience: Patience
-    failed: dict[EngineId, EngineError] = {}  # msgspec makes each its own
-    paid: int = 0  # retries taken from the budget
 
 
 class Dispatcher:
@@ -66,15 +56,15 @@ class Dispatcher:
         route_log: RouteLog,
         holding: Holding | None = None,
     ) -> None:
-        self._fleet = fleet
+        self.fleet = fleet
         self._index = index
         self.policy = policy
         self._forwarder = forwarder
         self._patiences = Patiences(timeouts)
         self._retries = retries
         self._feedback = feedback
-        self._metrics = metrics
-        self._clock = clock
+        self.metrics = metrics
+        self.clock = clock
         self.route_log = route_log
         self._holding = holding
 
@@ -92,39 +82,73 @@ class Dispatcher:
             ModelNotFoundError, NoCandidateError: no engine can serve it.
             EngineError: the engines that were tried failed before their first byte.
         """
+        await self.deliver(self.begin(routed, prompt, request, client), client)
+
+    def begin(
+        self,
+        routed: RoutedRequest,
+        prompt: Prompt | None,
+        request: Request,
+        client: ClientConnection,
+    ) -> Passage:
+        """Count the request; how it will go."""
         patience = self._patiences.of(
             request.headers, received_at_s=request.received_at_s, stream=routed.stream
         )
         self._retries.budget.request()
-        passage = _Passage(routed, prompt, request, client, patience)
+        return Passage(routed, prompt, request, client, patience)
+
+    async def deliver(self, passage: Passage, client: ClientConnection) -> None:
+        """Carry a passage whose answer is for the client; errors as of `route`."""
+        try:
+            await self.carry(passage)
+        except BrokenAnswerError as error:
+            _part(client, error.last_words)
+
+    async def carry(self, passage: Passage) -> Answer:
+        """Have the sink get the answer of one engine, asking others if it fails.
+
+        Raises:
+            BrokenAnswerError: the sink has part of it. Else as `route`.
+        """
         while True:
-            decision = self._decide(passage)
+            decision = passage.decision = self._decide(passage)
             self._log_route(passage, decision)
             try:
-                await self._attempt(passage, decision)
-                return
-            except BrokenAnswerError as error:
-                _log_failure(passage, decision, f"broke its answer: {error}")
-                _part(client, error.last_words)
-                return
+                return await self._attempt(passage, decision)
             except EngineError as error:
-                _log_failure(passage, decision, f"failed: {error}")
-                passage.failed[decision.engine_id] = error
-                refused = isinstance(error, EngineRefusedError)  # was asked in on_refused
-                if not refused and not self._may_move(passage, error):
-                    raise
-                self._metrics.retried(decision.engine_id)
-                if not isinstance(error, EngineUnreachableError):
-                    passage.paid += 1
-                    await asyncio.sleep(self._retries.delay_s(passage.paid))
-                passage.routed = replace(passage.routed, now_s=self._clock())
+                await self._move_on(passage, decision, error)
 
-    def _log_route(self, passage: _Passage, decision: Decision) -> None:
-        routed, url = passage.routed, self._fleet[decision.engine_id].spec.url
-        if passage.failed:  # in other words: whoever counts requests must not count it again
+    async def _move_on(self, passage: Passage, decision: Decision, error: EngineError) -> None:
+        """Return when another engine may be asked; else raise what the last one failed with."""
+        engine_id = decision.engine_id
+        if isinstance(error, BrokenAnswerError):
+            _log_failure(passage, decision, f"broke its answer: {error}")
+            if not passage.held_back:
+                raise error
+            error = error.broken_by
+        else:
+            _log_failure(passage, decision, f"failed: {error}")
+        if not isinstance(error, HandoverError):
+            passage.failed[engine_id] = error
+        refused = isinstance(error, EngineRefusedError)  # was asked in on_refused
+        if not refused and not self._may_move(passage, error):
+            raise error
+        self.metrics.retried(engine_id)
+        if not isinstance(error, EngineUnreachableError):
+            passage.paid += 1
+            await asyncio.sleep(self._retries.delay_s(passage.paid))
+        if passage.renew is not None:
+            await passage.renew(error)
+        passage.routed = replace(passage.routed, now_s=self.clock())
+
+    def _log_route(self, passage: Passage, decision: Decision) -> None:
+        routed, url = passage.routed, self.fleet[decision.engine_id].spec.url
+        if passage.logged:  # in other words: whoever counts requests must not count it again
             attempt = len(passage.failed) + 1
             _logger.info("Routing request %s to %s (attempt %d)", routed.request_id, url, attempt)
             return
+        passage.logged = True
         self.route_log.routed(
             routed.request_id,
             routed.session_id,
@@ -133,34 +157,36 @@ class Dispatcher:
         )
 
     def _may_move(
-        self, passage: _Passage, error: EngineError, refusing: EngineId | None = None
+        self, passage: Passage, error: EngineError, refusing: EngineId | None = None
     ) -> bool:
         """Whether another engine is there, and may be asked."""
+        if isinstance(error, HandoverError):
+            return self._retries.pays(passage.paid)  # the same engine may be asked
         excluded = self._excluded(passage)
         if refusing:
             excluded = {*excluded, refusing}
         try:
-            self._fleet.usable(passage.routed.model, self._clock(), excluded=excluded)
+            self.fleet.usable(passage.routed.model, self.clock(), excluded=excluded)
         except NoCandidateError:
             return False
         return self._retries.allows(error, passage.paid)
 
-    def _excluded(self, passage: _Passage) -> Collection[EngineId]:
+    def _excluded(self, passage: Passage) -> Collection[EngineId]:
         """Engines that the request may not be sent to."""
         pinned = passage.routed.pinned
         if pinned is None:
-            return passage.failed
-        others = {state.spec.engine_id for state in self._fleet} - {pinned}
+            return passage.not_asked
+        others = {state.spec.engine_id for state in self.fleet} - {pinned}
         return others | passage.failed.keys()
 
-    def _decide(self, passage: _Passage) -> Decision:
+    def _decide(self, passage: Passage) -> Decision:
         """Choose among the engines that have not failed the request.
 
         Raises:
             NoCandidateError: there is none, and none was tried.
             EngineError: there is none any more; what the last one failed with.
         """
-        routed, prompt, fleet = passage.routed, passage.prompt, self._fleet
+        routed, prompt, fleet = passage.routed, passage.prompt, self.fleet
         try:
             states = fleet.usable(routed.model, routed.now_s, excluded=self._excluded(passage))
         except NoCandidateError:
@@ -174,23 +200,25 @@ class Dispatcher:
         )
         decision = self.policy.choose(routed, candidates)
         limited = len(states) < len(fleet) and routed.pinned is None
-        if passage.failed or (limited and fleet.troubled):
-            excluded = fleet.why_not(routed.model, engine_ids, passage.failed)
+        if passage.not_asked or (limited and fleet.troubled):
+            excluded = fleet.why_not(
+                routed.model, engine_ids, passage.failed, barred=passage.barred
+            )
             decision = replace(decision, excluded=excluded)
         return decision
 
-    async def _attempt(self, passage: _Passage, decision: Decision) -> Answer:
+    async def _attempt(self, passage: Passage, decision: Decision) -> Answer:
         engine_id, routed, prompt = decision.engine_id, passage.routed, passage.prompt
-        state = self._fleet[engine_id]
+        state = self.fleet[engine_id]
         turn: Turn | None = None
         if self._holding is not None:
             turn = self._holding.enter(routed, decision, again=bool(passage.failed))
-        attempt = Attempt(
+        attempt = passage.attempt(
             routed,
             decision,
             prompt,
             number=len(passage.failed) + 1,
-            ticket=self._fleet.dispatch(
+            ticket=self.fleet.dispatch(
                 engine_id,
                 prompt_tokens=routed.prompt_tokens,
                 cached_prefix_tokens=decision.candidates[decision.chosen].cached_prefix_tokens,
@@ -199,9 +227,9 @@ class Dispatcher:
             index=self._index,
             circuit=state.circuit,
             feedback=self._feedback,
-            metrics=self._metrics,
-            account=self._metrics.stack.sent(state.spec, routed.model, routed.now_s),
-            clock=self._clock,
+            metrics=self.metrics,
+            account=self.metrics.stack.sent(state.spec, routed.model, routed.now_s),
+            clock=self.clock,
             refusals=self._retries.statuses,
             may_move=lambda refusal: self._may_move(passage, refusal, engine_id),
             turn=turn,
@@ -210,13 +238,13 @@ class Dispatcher:
         answer: Answer | None = None
         failure: EngineError | None = None
         try:
-            self._metrics.decided(decision, routed.prompt_tokens)
+            self.metrics.decided(decision, routed.prompt_tokens)
             self._feedback.decided(routed, decision)
             if turn is not None:
                 await turn.come(passage.patience.ends_at_s)
             attempt.expect_first_token(asyncio.get_running_loop())
             answer = await self._forwarder.forward(
-                engine_id, routed, passage.request, passage.client, passage.patience, attempt
+                engine_id, routed, passage.request, passage.sink, passage.patience, attempt
             )
             ending = Ending.COMPLETED if answer.status < 400 else Ending.REJECTED
             return answer
@@ -232,7 +260,7 @@ class Dispatcher:
             attempt.end(ending, answer, failure, hurried=passage.patience.wished)
 
 
-def _log_failure(passage: _Passage, decision: Decision, what: str) -> None:
+def _log_failure(passage: Passage, decision: Decision, what: str) -> None:
     request_id, engine_id = passage.routed.request_id, decision.engine_id
     _logger.warning("request %s: %s %s", request_id, engine_id, what)
 

@@ -20,9 +20,8 @@ import httptools
 from lodestar_router.core.sse import EVENT_END, FirstTokenScanner, failure_in
 from lodestar_router.errors import EngineError, EngineProtocolError, StaleConnectionError
 from lodestar_router.proxy.answer_reader import HEAD_BYTES, AnswerReader
-from lodestar_router.proxy.client_connection import ClientConnection
 from lodestar_router.proxy.deadlines import Patience, Stopwatch
-from lodestar_router.proxy.exchange import Answer, BrokenAnswerError, ExchangeObserver
+from lodestar_router.proxy.exchange import Answer, BrokenAnswerError, ExchangeObserver, Sink
 from lodestar_router.proxy.last_words import last_words
 from lodestar_router.proxy.messages import client_head
 
@@ -41,7 +40,7 @@ class EngineConnection(asyncio.Protocol):
         self._loop = loop
         self._on_closed = on_closed
         self._reader = AnswerReader()
-        self._client: ClientConnection | None = None
+        self._client: Sink | None = None
         self._paused = False
         self.closed = False
         self.used = False  # carried an exchange before: the engine may be closing it just now
@@ -57,7 +56,7 @@ class EngineConnection(asyncio.Protocol):
     def start(
         self,
         request: bytes,
-        client: ClientConnection,
+        client: Sink,
         observer: ExchangeObserver,
         patience: Patience,
         *,
@@ -118,7 +117,7 @@ class EngineConnection(asyncio.Protocol):
         else:
             self._read(reader, client, data)
 
-    def _read(self, reader: AnswerReader, client: ClientConnection, data: bytes) -> None:
+    def _read(self, reader: AnswerReader, client: Sink, data: bytes) -> None:
         """Data that begins the answer, may bring its first token, or ends it."""
         body = b"".join(reader.bodies)
         reader.bodies.clear()
@@ -165,7 +164,7 @@ class EngineConnection(asyncio.Protocol):
             self.fail(refusal)
         return False
 
-    def _relay_head(self, reader: AnswerReader, client: ClientConnection, body: bytes) -> None:
+    def _relay_head(self, reader: AnswerReader, client: Sink, body: bytes) -> None:
         """The head is whole: send the client its own, with the body bytes behind it."""
         assert self._head is not None
         body_start = 0
@@ -235,7 +234,7 @@ class EngineConnection(asyncio.Protocol):
         if heard:
             self._watch.heard(now_s)
         if self._paused and not self._watch.over(now_s):
-            if self._watch.client_stalls(now_s, client.transport.get_write_buffer_size()):
+            if self._watch.client_stalls(now_s, client.unsent_bytes):
                 client.abort()
             return heard
         head = bool(self._head) and not self._reader.head_complete

@@ -1,9 +1,39 @@
-"""What one exchange with an engine comes to, and who is told how it goes."""
+"""What one exchange with an engine comes to, who gets its answer, who is told how it goes."""
 
 from dataclasses import dataclass
 from typing import Protocol
 
 from lodestar_router.errors import EngineError, EngineRefusedError
+
+
+class Pausable(Protocol):
+    """The source of the bytes that somebody is being sent."""
+
+    def pause_reading(self) -> None:
+        """Stop reading until resumed."""
+
+    def resume_reading(self) -> None:
+        """Read on."""
+
+
+class Sink(Protocol):
+    """Who gets an engine's answer: a client, or what keeps it for the router."""
+
+    def write(self, data: bytes) -> None:
+        """Take a head, or a part of what follows it."""
+
+    def relay_from(self, source: Pausable | None) -> None:
+        """Name the source, to be slowed down when the bytes come too fast; None at the end."""
+
+    def drain(self) -> None:
+        """The answer is the last: only its end tells where it ends."""
+
+    def abort(self) -> None:
+        """Give up."""
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes taken that have not gone on."""
 
 
 class ExchangeObserver(Protocol):

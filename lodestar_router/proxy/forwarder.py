@@ -16,11 +16,10 @@ from lodestar_router.errors import (
     EngineUnreachableError,
     StaleConnectionError,
 )
-from lodestar_router.proxy.client_connection import ClientConnection
 from lodestar_router.proxy.deadlines import Patience
 from lodestar_router.proxy.engine_connection import EngineConnection
 from lodestar_router.proxy.engine_pool import EnginePool
-from lodestar_router.proxy.exchange import Answer, ExchangeObserver
+from lodestar_router.proxy.exchange import Answer, ExchangeObserver, Sink
 from lodestar_router.proxy.messages import Request, engine_request
 
 
@@ -52,7 +51,7 @@ class Forwarder:
         engine_id: EngineId,
         routed: RoutedRequest,
         request: Request,
-        client: ClientConnection,
+        client: Sink,
         patience: Patience,
         observer: ExchangeObserver,
     ) -> Answer:
@@ -108,7 +107,7 @@ class Forwarder:
         wire: bytes,
         routed: RoutedRequest,
         request: Request,
-        client: ClientConnection,
+        client: Sink,
         patience: Patience,
         observer: ExchangeObserver,
     ) -> Answer:

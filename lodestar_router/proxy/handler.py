@@ -18,6 +18,7 @@ from lodestar_router.core.types import EngineId, RoutedRequest
 from lodestar_router.errors import EncodingError, RouterError
 from lodestar_router.proxy.admission import Admission
 from lodestar_router.proxy.client_connection import ClientConnection
+from lodestar_router.proxy.disaggregated import DisaggregatedDispatcher
 from lodestar_router.proxy.dispatcher import Dispatcher
 from lodestar_router.proxy.engine_ids import engine_meant, without_id
 from lodestar_router.proxy.form_head import FormHead
@@ -57,7 +58,7 @@ class RouteHandler:
         *,
         fleet: Fleet,
         tokens: TokenService,
-        dispatcher: Dispatcher,
+        dispatcher: Dispatcher | DisaggregatedDispatcher,
         metrics: Metrics,
         clock: Callable[[], float],
         admission: Admission,
@@ -75,7 +76,7 @@ class RouteHandler:
         self._goal = goal
         self._json_depth = json_depth
         self._prompts = PromptReader(tokens, fleet, json_depth=json_depth)
-        self._dispatcher = dispatcher
+        self.dispatcher = dispatcher
         self._metrics = metrics
         self._clock = clock
         self._ids = RequestIds()
@@ -101,7 +102,7 @@ class RouteHandler:
             raise EncodingError("compressed request bodies are not supported")
         reading: Reading | None = None
         form: FormHead | None = None
-        if request.path in PROMPT_PATHS and self._dispatcher.policy.reads_prompt:
+        if request.path in PROMPT_PATHS and self.dispatcher.policy.reads_prompt:
             reading = self._prompts.begin(request.path, request.body)
             head = reading.head
         else:
@@ -158,4 +159,4 @@ class RouteHandler:
             num_answers=head.num_answers,
             pinned=asked.pinned,
         )
-        await self._dispatcher.route(routed, prompt, asked.request, client)
+        await self.dispatcher.route(routed, prompt, asked.request, client)

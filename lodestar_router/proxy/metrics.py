@@ -97,6 +97,20 @@ class Metrics:
             buckets=_TTFT_BUCKETS_S,
             registry=self.registry,
         )
+        self._prefill = Histogram(
+            "lodestar:prefill_seconds",
+            "Of disaggregated prefill: from the routing decision to the prefill engine's answer.",
+            ["engine"],
+            buckets=_TTFT_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._prefill_legs = Counter(
+            "lodestar:prefill_legs",
+            "Of disaggregated prefill: legs by what came of them, handed_over or why the decode "
+            "engine was left to compute the prompt; not_fetched comes after handed_over.",
+            ["outcome"],
+            registry=self.registry,
+        )
         self._arm_decisions = Counter(
             "lodestar:arm_decisions",
             "Decisions while the learned policy is on trial, by the policy that steered and "
@@ -152,6 +166,14 @@ class Metrics:
         if decision.arm is not None:
             self._arm_ttft.labels(decision.arm.value).observe(ttft_s)
 
+    def prefilled(self, engine_id: str, seconds: float) -> None:
+        """Observe a prefill leg that was answered."""
+        self._prefill.labels(engine_id).observe(seconds)
+
+    def prefill_leg(self, outcome: str) -> None:
+        """Count a prefill leg by what came of it."""
+        self._prefill_legs.labels(outcome).inc()
+
     def ended(self, engine_id: str, ending: Ending) -> None:
         """Count the end of a routed request."""
         self._requests.labels(engine_id, ending.value).inc()
@@ -200,7 +222,7 @@ class Metrics:
         self.stack.forget(engine_id)
         for metric in (
             self._requests, self._decisions, self._retries, self._engine_failures, self._ttft,
-            self._prompt_tokens, self._expected_cached, self._reported_cached,
+            self._prefill, self._prompt_tokens, self._expected_cached, self._reported_cached,
             self._cached_agreement, self._held,
         ):  # fmt: skip
             metric.remove_by_labels({"engine": engine_id})

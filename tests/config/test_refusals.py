@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lodestar_router.config import parse
-from lodestar_router.policy.registry import POLICIES
+from lodestar_router.config.settings import LOGICS
 from tests.config.files import Write, refusal
 
 ENGINES = ["--engines", "http://a:8000"]
@@ -119,7 +119,7 @@ def test_an_unknown_policy_gets_the_list_of_them() -> None:
 
     assert line == (
         "--routing-logic: 'round_robin' is no policy (did you mean roundrobin?); "
-        f"choose from {', '.join(POLICIES)}"
+        f"choose from {', '.join(LOGICS)}"
     )
 
 
