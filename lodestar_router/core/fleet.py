@@ -13,7 +13,6 @@ The event loop owns the one instance. No I/O, clock or logging here.
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 from lodestar_router.core.circuit import USUAL, Circuit, CircuitSettings
@@ -224,20 +223,13 @@ class Fleet:
         return False
 
     def why_not(
-        self,
-        model: str,
-        offered: Collection[EngineId],
-        failed: Collection[EngineId],
-        *,
-        barred: Mapping[EngineId, str] = MappingProxyType({}),
+        self, model: str, offered: Collection[EngineId], failed: Collection[EngineId]
     ) -> dict[EngineId, str]:
         """Engines that serve `model` and are not among the offered, each with the reason."""
         return {
             s.spec.engine_id: "failed this request"
             if s.spec.engine_id in failed
-            else barred.get(s.spec.engine_id)
-            or s.trouble
-            or f"circuit {s.circuit.state.value}: {s.circuit.reason}"
+            else s.trouble or f"circuit {s.circuit.state.value}: {s.circuit.reason}"
             for s in self._states.values()
             if s.spec.engine_id not in offered and s.serves(model)
         }

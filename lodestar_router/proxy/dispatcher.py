@@ -201,9 +201,8 @@ class Dispatcher:
         decision = self.policy.choose(routed, candidates)
         limited = len(states) < len(fleet) and routed.pinned is None
         if passage.not_asked or (limited and fleet.troubled):
-            excluded = fleet.why_not(
-                routed.model, engine_ids, passage.failed, barred=passage.barred
-            )
+            excluded = fleet.why_not(routed.model, engine_ids, passage.failed)
+            excluded |= {e: why for e, why in passage.barred.items() if e in excluded}
             decision = replace(decision, excluded=excluded)
         return decision
 
