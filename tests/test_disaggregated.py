@@ -1,5 +1,7 @@
 """Disaggregated prefill in both protocols, on real sockets, where all goes well."""
 
+from typing import Any
+
 import pytest
 
 from lodestar_router.emulator.server_settings import KvConnector
@@ -121,7 +123,7 @@ async def test_what_generates_nothing_has_no_legs() -> None:
 @pytest.mark.parametrize(
     "fields", [{"n": 2}, {"prompt": ["one", "two"]}], ids=["two-answers", "two-prompts"]
 )
-async def test_more_than_one_sequence_is_not_handed_over(fields: dict[str, object]) -> None:
+async def test_more_than_one_sequence_is_not_handed_over(fields: dict[str, Any]) -> None:
     async with legs(strict=False) as it:
         reply = await it.ask(**fields)
 

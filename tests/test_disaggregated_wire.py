@@ -36,7 +36,11 @@ class PrefillEngine(FakeEngine):
     async def _whole(self, request: web.Request) -> web.Response:
         if self.body is not None:
             return web.Response(text=self.body, status=self.status)
-        content = {"choices": [], "usage": self._usage(), "kv_transfer_params": self.params}
+        content: dict[str, Any] = {
+            "choices": [],
+            "usage": self._usage(),
+            "kv_transfer_params": self.params,
+        }
         return web.json_response(content, status=self.status)
 
 

@@ -1,6 +1,7 @@
 """Choices of both legs."""
 
 from random import Random
+from typing import Unpack
 
 import pytest
 
@@ -11,12 +12,12 @@ from lodestar_router.policy.disaggregated import both_legs
 from lodestar_router.policy.lodestar import LodestarPolicy
 from lodestar_router.policy.registry import POLICIES
 from lodestar_router.policy.staged import StagedPolicy
-from tests.factories import candidate, load, request
+from tests.factories import SnapshotFields, candidate, load, request
 
 DECODE = request(leg=Leg.DECODE, prompt_tokens=1000, max_output_tokens=100)
 
 
-def receiving(name: str, **fields: int) -> Candidate:
+def receiving(name: str, **fields: Unpack[SnapshotFields]) -> Candidate:
     """An engine that gets the prompt whole, as all do in a decode leg."""
     return candidate(name, cached_prefix_tokens=999, **fields)
 
