@@ -6,6 +6,7 @@ from random import Random
 import pytest
 
 from lodestar_router.core.types import EngineId
+from lodestar_router.policy import hash_ring
 from lodestar_router.policy.hash_ring import HashRing
 from lodestar_router.policy.kvaware import KvAware
 from lodestar_router.policy.session import Session
@@ -69,6 +70,23 @@ def test_memory_is_bounded_while_engines_come_and_go() -> None:
         ring.engine_of("s", [EngineId(f"e{number}:1"), EngineId(f"e{number + 1}:1")])
 
     assert len(ring._rings) == 64
+
+
+def test_sets_that_take_turns_are_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ring, one, other = HashRing(), EIGHT[:5], EIGHT[3:]
+    hashed: list[str] = []
+    real = hash_ring._hash
+
+    def counted(text: str) -> int:
+        hashed.append(text)
+        return real(text)
+
+    monkeypatch.setattr(hash_ring, "_hash", counted)
+
+    for number in range(100):
+        ring.engine_of(f"s{number}", one if number % 2 else other)
+
+    assert len(hashed) == 160 * len(EIGHT) + 100
 
 
 def test_session_stays_whatever_the_load() -> None:
