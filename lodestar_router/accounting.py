@@ -12,9 +12,11 @@ from lodestar_router.core.fleet import Fleet
 from lodestar_router.logs import Lines
 from lodestar_router.own_usage import OwnUsage
 from lodestar_router.proxy.metrics import GaugeRow, Metrics
+from lodestar_router.proxy.providers import Providers
 from lodestar_router.proxy.route_log import LOGGER, RouteLog
 from lodestar_router.proxy.session_key import SessionKey
 from lodestar_router.stack_gauges import stack_rows, stats_lines
+from lodestar_router.tls import engine_tls
 
 _logger = logging.getLogger(__name__)
 _READ_SESSIONS = frozenset({"session", "kvaware"})
@@ -25,6 +27,16 @@ def route_log_of(config: Config) -> RouteLog:
     place = ("route_log.py", RouteLog.routed.__code__.co_firstlineno)
     lines = Lines(LOGGER, config.log_format, place=place)
     return RouteLog(lines, wall_s=lambda: time.time_ns() * 1e-9)
+
+
+def providers_of(config: Config, metrics: Metrics) -> Providers:
+    """External providers; none, usually."""
+    return Providers(
+        config.external_providers,
+        metrics=metrics,
+        tls=engine_tls(config) if config.external_providers else None,
+        created_s=time.time_ns() // 10**9,
+    )
 
 
 def session_key_of(config: Config) -> SessionKey | None:

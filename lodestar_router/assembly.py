@@ -11,10 +11,11 @@ contradict each other stop the start, while there is somebody to read why.
 import asyncio
 import logging
 import time
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from lodestar_router.accounting import Statistics, session_key_of
+from lodestar_router.accounting import Statistics, providers_of, session_key_of
 from lodestar_router.config import Config
 from lodestar_router.config.live import changed, taken_over
 from lodestar_router.core.fleet import Fleet
@@ -215,6 +216,7 @@ class Router:
             metrics=self.metrics,
             clock=self._clock,
         )
+        providers = providers_of(config, self.metrics)
         self._lag = LoopLag(config.max_loop_lag_s, metrics=self.metrics, clock=self._clock)
         self._routes = RouteHandler(
             admission=Admission(admission_of(config), metrics=self.metrics, clock=self._clock),
@@ -228,6 +230,7 @@ class Router:
             goal=config.goal,
             aliases=config.static_aliases,
             session_key=session_key_of(config),
+            providers=providers,
         )
         return Server(
             routes=self._routes,
@@ -240,9 +243,10 @@ class Router:
                 health=lambda: describe_health(
                     self._config, self._reloader.error, engines_known=not self.discovery.failed
                 ),
+                other_models=providers.cards,
             ),
             services=self._services.handlers,
-            pools=self.engines.pools,
+            pools=ChainMap(self.engines.pools, providers.pools),
             limits=limits_of(config),
             keys=self.client_keys,
             tls=self._tls,

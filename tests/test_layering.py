@@ -56,7 +56,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "log_outlet": (set(), ANY_STDLIB),
     "logs": ({"log_outlet"}, {*ANY_STDLIB, "msgspec"}),
     "accounting": (
-        {"config", "core", "logs", "own_usage", "proxy", "stack_gauges"},
+        {"config", "core", "logs", "own_usage", "proxy", "stack_gauges", "tls"},
         ANY_STDLIB,
     ),
     "own_usage": ({"proxy"}, ANY_STDLIB),

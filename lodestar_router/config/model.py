@@ -13,6 +13,9 @@ from lodestar_router.core.types import EngineId, EngineSpec
 ANY_MODEL = "*"
 BASE_POLICY = "base"  # the learned policy without its net
 DEFAULT_CANARY = 0.05
+_NOT_SHOWN = (
+    "api_keys", "api_key", "probe_key", "client_keys", "external_providers", "warnings",
+)  # fmt: skip
 EMULATED_GPU, EMULATED_MODEL = "A30", "llama-3-8b"  # where the operator names none
 
 
@@ -95,7 +98,7 @@ class Config(DisaggregatedConfig):
     def effective(self) -> dict[str, Any]:
         """The settings in force as plain JSON values, without secrets."""
         settings = asdict(self)
-        for name in ("api_keys", "api_key", "probe_key", "client_keys", "warnings"):
+        for name in _NOT_SHOWN:
             del settings[name]
         plain: dict[str, Any] = json.loads(json.dumps(settings, default=str))
         return plain

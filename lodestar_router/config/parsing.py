@@ -19,6 +19,7 @@ from lodestar_router.config.disaggregated_model import DISAGGREGATED
 from lodestar_router.config.disaggregated_settings import check_disaggregated, key_variable
 from lodestar_router.config.dynamic import read_dynamic
 from lodestar_router.config.engine_specs import Engines, engines
+from lodestar_router.config.external_providers import external_providers
 from lodestar_router.config.model import Config, EmulatedGroup
 from lodestar_router.config.setting import Setting
 from lodestar_router.config.settings import BY_NAME, SETTINGS
@@ -67,7 +68,8 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
     line, file = values.pop("engines"), _engines_of_file(values.pop("engines_file"))
     specs = (*line.specs, *file.specs, *_static_specs(values))
     emulated = (*line.emulated, *file.emulated)
-    if specs or emulated or values["service_discovery"] == "static":
+    providers = external_providers(values["external_providers_config"], environ)
+    if specs or emulated or (values["service_discovery"] == "static" and not providers):
         _check_engines(specs, emulated)
     _check_trial(values)
     check_disaggregated(values)
@@ -85,6 +87,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
         if api_key_env is None
         else _api_key(api_key_env, "--api-key-env: variable", environ),
         client_keys=client_keys(values["client_keys_file"], keys_env, environ),
+        external_providers=providers,
         probe_key=environ.get(_PROBE_KEY_VARIABLE, "").strip() or None,
         warnings=(*_warnings(unknown), *dynamic.warnings, *_without_effect(given)),
         **values,

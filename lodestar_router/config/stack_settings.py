@@ -62,6 +62,12 @@ STACK_SETTINGS: Final = (
         help="the same as --retries, which it overrides",
     ),
     Setting(
+        name="external-providers-config", field="external_providers_config", group=_SERVER,
+        metavar="FILE", convert=to.optional(to.file_path),
+        help="YAML file of providers and models of theirs: requests for these go there, with the "
+        "provider's key",
+    ),
+    Setting(
         name="log-level", field="log_level", group=_LOG, metavar="LEVEL",
         convert=to.one_of("log level", LOG_LEVELS), default="info",
         help=f"least severe message that is logged: {', '.join(LOG_LEVELS)}; info has a line per "
@@ -101,10 +107,6 @@ STACK_SETTINGS: Final = (
     _ignored(
         "callbacks", "MODULE.INSTANCE", to.optional(to.text),
         "no code of others is run in the router: put what it did into a proxy in front",
-    ),
-    _ignored(
-        "external-providers-config", "FILE", to.optional(to.text),
-        "requests go to vLLM engines only; a gateway in front can send others elsewhere",
     ),
     _ignored("feature-gates", "GATE=BOOL", to.feature_gates, "no gate opens anything here"),
     _ignored("semantic-cache-model", "NAME", to.text, _CACHE, "all-MiniLM-L6-v2"),

@@ -215,6 +215,14 @@ class ClientConnection(asyncio.Protocol):
         if not self.busy:
             self.close()
 
+    def cut(self, last_words: bytes) -> None:
+        """End an answer that cannot be finished: with these words, or so that it shows."""
+        if last_words:
+            self.write(last_words)
+            self.close()
+        else:
+            self.abort()
+
     def abort(self) -> None:
         """Cut the connection, so that a truncated answer cannot pass for a whole one.
 

@@ -1,6 +1,6 @@
 """The router's own endpoints: what it serves, how it is, what it decided."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -26,6 +26,7 @@ class ControlHandler:
         engines: describes every engine and the views of it, for /engines.
         config: the effective configuration, without secrets.
         health: (status, body) of /health and /ready, unless the router drains.
+        other_models: cards of models that no engine serves.
         decisions: the latest decisions, newest last, each explained in plain values.
     """
 
@@ -38,6 +39,7 @@ class ControlHandler:
         config: Describe,
         decisions: Callable[[], list[dict[str, Any]]],
         health: Callable[[], tuple[int, Any]] = lambda: (200, {"status": "healthy"}),
+        other_models: Sequence[Any] = (),
     ) -> None:
         self.leaving = False  # the router drains
         self._fleet = fleet
@@ -47,7 +49,10 @@ class ControlHandler:
         self._decisions = decisions
         self._paths: dict[str, Callable[[Request], Any]] = {
             "/version": lambda _: {"version": __version__},
-            _MODELS: lambda _: {"object": "list", "data": self._fleet.models()},
+            _MODELS: lambda _: {
+                "object": "list",
+                "data": [*self._fleet.models(), *other_models],
+            },
             "/engines": lambda _: self._engines(),
             "/debug/config": lambda _: config(),
             "/debug/decisions": self._latest_decisions,

@@ -29,6 +29,7 @@ from lodestar_router.proxy.loop_lag import LoopLag
 from lodestar_router.proxy.messages import Request, error_body, error_response
 from lodestar_router.proxy.metrics import Metrics
 from lodestar_router.proxy.prompt_reader import PromptReader, Reading
+from lodestar_router.proxy.providers import Providers
 from lodestar_router.proxy.request_body import RequestHead
 from lodestar_router.proxy.request_ids import RequestIds
 from lodestar_router.proxy.routed_paths import PROMPT_PATHS
@@ -67,9 +68,11 @@ class RouteHandler:
         goal: Goal = DEFAULT_GOAL,
         aliases: Mapping[str, str] = MappingProxyType({}),
         session_key: SessionKey | None = None,
+        providers: Providers | None = None,
     ) -> None:
         self.aliases = aliases  # of models
         self.session_key = session_key
+        self._providers = providers
         self._fleet = fleet
         self._admission = admission
         self._lag = lag
@@ -112,7 +115,12 @@ class RouteHandler:
         if model is not None:
             head = structs.replace(head, model=model)
             request = structs.replace(request, body=body_for(request, model, form))
-        self._metrics.stack.incoming(head.model, known=self._fleet.knows(head.model))
+        providers = self._providers
+        external = providers is not None and providers.serves(head.model)
+        self._metrics.stack.incoming(head.model, known=external or self._fleet.knows(head.model))
+        if providers is not None and external:
+            await providers.send(request_id, request, head, form, client)
+            return
         pinned: EngineId | None = None
         if b"?" in request.target:
             pinned, request = self._pinned(request)

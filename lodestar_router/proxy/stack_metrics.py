@@ -122,6 +122,10 @@ class StackMetrics:
         account.recent.arrived(now_s)
         return account
 
+    def provider_failed(self, provider: str, model: str, error: EngineError) -> None:
+        """An external provider broke; `server` is its name."""
+        self.errors.labels(provider, model, type(error).__name__).inc()
+
     def recent(self, engine_id: EngineId) -> Recent | None:
         """What the engine did lately; None if it never was sent anything."""
         return self._recent.get(engine_id)

@@ -74,11 +74,8 @@ def test_what_has_no_effect_is_said_in_one_line(flags: str, said: list[str]) -> 
     assert list(parse([*ENGINES, *flags.split()], {}).warnings) == said
 
 
-def test_router_without_engines_starts_where_the_other_has_providers_only() -> None:
-    config = parse(["--service-discovery", "external-only", "--external-providers", "x.yaml"], {})
-
-    assert config.engines == ()
-    assert [warning.split()[0] for warning in config.warnings] == ["--external-providers-config"]
+def test_router_may_have_no_engines_of_its_own() -> None:
+    assert parse(["--service-discovery", "external-only"], {}).engines == ()
 
 
 def test_reroute_attempts_are_retries() -> None:
