@@ -103,7 +103,7 @@ class Dispatcher:
         try:
             await self.carry(passage)
         except BrokenAnswerError as error:
-            _part(client, error.last_words)
+            client.cut(error.last_words)
 
     async def carry(self, passage: Passage) -> Answer:
         """Have the sink get the answer of one engine, asking others if it fails.
@@ -262,12 +262,3 @@ class Dispatcher:
 def _log_failure(passage: Passage, decision: Decision, what: str) -> None:
     request_id, engine_id = passage.routed.request_id, decision.engine_id
     _logger.warning("request %s: %s %s", request_id, engine_id, what)
-
-
-def _part(client: ClientConnection, last_words: bytes) -> None:
-    """End an answer that cannot be finished."""
-    if last_words:
-        client.write(last_words)
-        client.close()
-    else:
-        client.abort()

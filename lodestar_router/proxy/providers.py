@@ -131,14 +131,16 @@ class Providers:
         )  # fmt: skip
         try:
             await self._exchange(target, request_id, request, head, form, client)
+        except BrokenAnswerError as error:
+            self._note(target, request_id, head.model, error.broken_by)
+            client.cut(error.last_words)
         except EngineError as error:
-            broken = isinstance(error, BrokenAnswerError)
-            cause = error.broken_by if isinstance(error, BrokenAnswerError) else error
-            self._metrics.stack.provider_failed(target.name, head.model, cause)
-            _logger.warning("request %s: provider %s failed: %s", request_id, target.name, error)
-            if not broken:
-                raise
-            client.cut(error.last_words if isinstance(error, BrokenAnswerError) else b"")
+            self._note(target, request_id, head.model, error)
+            raise
+
+    def _note(self, target: _Target, request_id: str, model: str, error: EngineError) -> None:
+        self._metrics.stack.provider_failed(target.name, model, error)
+        _logger.warning("request %s: provider %s failed: %s", request_id, target.name, error)
 
     async def _exchange(
         self,
