@@ -19,8 +19,9 @@ from lodestar_router.learning.gradient import HUBER, LossGradient
 from lodestar_router.learning.model import ResidualNet
 from lodestar_router.learning.rows import BoolArray
 
-_BATCH_ROWS = 256
-_EPOCHS, _STEPS_MIN, _STEPS_MAX = 4, 64, 256
+BATCH_ROWS = 256
+_STEPS_MIN, _STEPS_MAX = 8, 256
+_DRAWS_PER_ROW = 64  # of each new row, over the rounds until it is forgotten
 _LEARNING_RATE, _GRADIENT_NORM = 2e-3, 1.0
 # Belief in g = 0, in rows. Without it the first minutes' few hundred rows are learned
 # by heart: on unseen rows |ln error| was a sixth higher over the first five minutes,
@@ -29,6 +30,11 @@ _PRIOR_ROWS = 2000.0
 _DECAY_MIN, _DECAY_MAX = 0.1, 8.0
 # tanh reaches its bound nowhere: labels beyond this would only drive weights up.
 _MAX_TARGET = 0.96 * MAX_RESIDUAL
+
+
+def batches_for(new_rows: int) -> int:
+    """How many steps a round is worth: some for each row that is new."""
+    return min(max(-(-_DRAWS_PER_ROW * new_rows // BATCH_ROWS), _STEPS_MIN), _STEPS_MAX)
 
 
 class ResidualFit:
@@ -44,29 +50,33 @@ class ResidualFit:
         if model is not None:
             self.net.load(model.layers)
         self._adam = Adam(self.net.weights, rate=_LEARNING_RATE)
-        self._gradient = LossGradient(self.net, _BATCH_ROWS)
+        self._gradient = LossGradient(self.net, BATCH_ROWS)
 
     @torch.inference_mode()
     def learn(
-        self, x: FloatMatrix, y: FloatVector, censored: BoolArray, in_time: Callable[[], bool]
+        self,
+        x: FloatMatrix,
+        y: FloatVector,
+        censored: BoolArray,
+        in_time: Callable[[], bool],
+        *,
+        remembered: int,
     ) -> int:
-        """Steps until enough or no longer `in_time`; returns how many."""
-        rows = len(x)
-        steps = min(max(_EPOCHS * rows // _BATCH_ROWS, _STEPS_MIN), _STEPS_MAX)
-        decay = min(max(_PRIOR_ROWS / rows, _DECAY_MIN), _DECAY_MAX)
+        """A step on each whole batch of rows until no longer `in_time`; returns how many.
+
+        Args:
+            remembered: rows that these were drawn from.
+        """
+        steps = len(x) // BATCH_ROWS
+        decay = min(max(_PRIOR_ROWS / remembered, _DECAY_MIN), _DECAY_MAX)
         ceiling = np.where(censored, np.float32(0.0), np.float32(HUBER))
-        ones = np.ones(rows, np.float32)
-        table = torch.from_numpy(
-            np.column_stack([x, ones, np.clip(y, -_MAX_TARGET, _MAX_TARGET), ceiling])
-        )
-        drawn = torch.randint(rows, (steps * _BATCH_ROWS,), generator=self._generator)
-        batches = table[drawn].view(steps, _BATCH_ROWS, -1)  # 6 MB for the most steps
-        inputs = batches[:, :, :-2].unbind(0)
-        targets, ceilings = batches[:, :, -2:].permute(2, 0, 1).contiguous()
-        for step, batch in enumerate(inputs):
+        inputs = torch.from_numpy(np.column_stack([x, np.ones(len(x), np.float32)]))
+        labels = torch.from_numpy(np.stack([np.clip(y, -_MAX_TARGET, _MAX_TARGET), ceiling]))
+        for step in range(steps):
             if not in_time():
                 return step
-            gradient = self._gradient.of(batch, targets[step], ceilings[step])
+            rows = slice(step * BATCH_ROWS, (step + 1) * BATCH_ROWS)
+            gradient = self._gradient.of(inputs[rows], *labels[:, rows].unbind(0))
             norm = float(torch.dot(gradient, gradient)) ** 0.5
             if norm > _GRADIENT_NORM:
                 gradient.mul_(_GRADIENT_NORM / norm)

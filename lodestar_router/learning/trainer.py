@@ -33,15 +33,17 @@ from lodestar_router.features.row import TrainingRow
 from lodestar_router.features.scaling import RunningMoments, Scaler
 from lodestar_router.features.schema import LOG_BASE, NUM_FEATURES, SCHEMA_VERSION
 from lodestar_router.features.serving import PublishedModel
-from lodestar_router.learning.fit import ResidualFit
+from lodestar_router.learning.fit import BATCH_ROWS, ResidualFit, batches_for
 from lodestar_router.learning.gate import mean_of, spread_of
 from lodestar_router.learning.rates import fit_rates
 from lodestar_router.learning.replay import ReplayBuffer
-from lodestar_router.learning.rows import RowBatch
+from lodestar_router.learning.rows import RowBatch, Slots
 
 MIN_ROWS = 64  # fewer say little even about two rates
 _HOLDOUT_SHARE, _HOLDOUT_MIN, _HOLDOUT_MAX = 0.2, 16, 128  # newest rows, not fitted
 _LIVE_ROWS = 512
+_RATE_ROWS = 512  # newest, and as many of all before them
+_NEWEST_ROWS = 1024
 _REFUSALS_BEFORE_RESTART = 8  # rounds; a net that has gone astray goes back
 _RESUMED_ROWS = 1000.0  # weight of a loaded scaler against new rows
 
@@ -76,6 +78,7 @@ class Trainer:
     ) -> None:
         torch.set_num_threads(1)  # the router and the engines need the other cores
         self._clock = clock
+        self._rng = np.random.default_rng(seed)
         self._budget_s = budget_s
         self._replay = ReplayBuffer(Random(seed))
         self._live: deque[tuple[float, float]] = deque(maxlen=_LIVE_ROWS)
@@ -125,22 +128,25 @@ class Trainer:
         if (labelled := len(self._replay.labelled(recent))) < MIN_ROWS:
             return self._report("too_few_rows", started_s, rows=labelled), None
         held = min(max(int(len(recent) * _HOLDOUT_SHARE), _HOLDOUT_MIN), _HOLDOUT_MAX)
-        fitted = self._replay.take(np.concatenate([older, recent[:-held]]))
+        fitted = np.concatenate([older, recent[:-held]])
         holdout = self._replay.take(recent[-held:])
 
         prior = TtftRates() if self._served is None else self._served.rates
-        rates = fit_rates(fitted, prior)
-        unseen = self._replay.take(recent[-self._new_rows :] if self._new_rows else recent[:0])
+        rates = fit_rates(self._replay.take(_newest_and_some(fitted)), prior)
+        new = self._new_rows
+        unseen = self._replay.take(recent[-new:] if new else recent[:0])
         self._moments.update(unseen.under(rates)[0])
         self._new_rows = 0
         scaler = self._moments.freeze()
-        features, target = fitted.under(rates)
         until_s = started_s + self._budget_s
+        drawn = self._replay.take(self._draw(fitted, batches_for(new)))
+        features, target = drawn.under(rates)
         steps = self._fit.learn(
             scaler.standardise(features),
             target,
-            fitted.censored,
+            drawn.censored,
             lambda: self._clock() <= until_s,
+            remembered=len(fitted),
         )
         outcome, published, errors = self._decide(rates, scaler, holdout)
         if published is not None:
@@ -149,6 +155,17 @@ class Trainer:
             outcome, started_s, rows=len(older) + len(recent), held=held, errors=errors, steps=steps
         )
         return report, published
+
+    def _draw(self, fitted: Slots, batches: int) -> Slots:
+        """Rows to fit, batch after batch, with repetition: half of each from the newest."""
+        newest = BATCH_ROWS // 2
+        choice = self._rng.choice
+        return np.hstack(
+            [
+                choice(fitted, (batches, BATCH_ROWS - newest)),
+                choice(fitted[-_NEWEST_ROWS:], (batches, newest)),
+            ]
+        ).ravel()
 
     def _served_error(self, rows: RowBatch) -> float:
         """Mean |ln| on `rows` of the served version; infinite if there is none."""
@@ -214,3 +231,9 @@ class Trainer:
             ignored_rows=self._ignored_rows,
             duration_s=self._clock() - started_s,
         )
+
+
+def _newest_and_some(slots: Slots) -> Slots:
+    """What rates are fitted on: time does not let it be everything."""
+    older, newest = slots[:-_RATE_ROWS], slots[-_RATE_ROWS:]
+    return np.concatenate([older[:: -(-len(older) // _RATE_ROWS) or 1], newest])
