@@ -108,23 +108,26 @@ class Prompt:
     def _chained(self, block_size_tokens: int, seed: int) -> list[list[int]]:
         keys = self._keys.get(block_size_tokens)
         if keys is None:
-            keys = [
-                chain_keys(seed, ids, block_size_tokens, self._extras) for ids in self._sequences
-            ]
+            keys = [self._chain(seed, ids, block_size_tokens) for ids in self._sequences]
             self._keys[block_size_tokens] = keys
         return keys
+
+    def _chain(self, parent: int, tokens: TokenArray, block_size_tokens: int) -> list[int]:
+        return chain_keys(parent, tokens, block_size_tokens, self._extras)
 
     def __repr__(self) -> str:
         known = "" if self.tokens_known else " estimated"
         return f"<Prompt: {len(self._sizes)} sequences, {self.tokens}{known} tokens>"
 
 
-def stored_keys(event: BlockStored, parent: int | None) -> list[int] | None:
+def stored_keys(event: BlockStored, parent: int | None) -> Sequence[int] | None:
     """Keys of an event's blocks; `parent` is the key of its parent block, if it has one.
 
     None when the event's tokens do not make up its blocks: a group that caches
     only some blocks of a sequence reports so, and such blocks cannot be named.
     """
+    if event.keys is not None:
+        return event.keys
     size, count = event.block_size_tokens, len(event.block_hashes)
     if size < 1 or len(event.token_ids) != size * count:
         return None

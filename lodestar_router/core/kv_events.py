@@ -50,6 +50,8 @@ class BlockStored(Struct, frozen=True, kw_only=True):
     extra_keys: tuple[ExtraKeys | None, ...] | None = None
     group_idx: int | None = None
     kv_cache_spec_kind: str | None = None
+    # Our keys of the blocks, if the event was made in this process; None: from the tokens.
+    keys: Sequence[int] | None = None
 
 
 class BlockRemoved(Struct, frozen=True, kw_only=True):

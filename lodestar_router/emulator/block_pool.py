@@ -139,9 +139,10 @@ class BlockPool:
         if len(sequence.keys) < upto:
             sequence.extend_keys(upto)
         keys = sequence.keys[first:upto]
+        content, keep = self._content, self._by_key.setdefault
         for block, key in zip(sequence.blocks[first:upto], keys, strict=True):
-            self._content[block] = key
-            if self._by_key.setdefault(key, block) != block:
+            content[block] = key
+            if keep(key, block) != block:
                 self._twins.setdefault(key, []).append(block)
         sequence.stored_blocks = upto
         if self._publish:
@@ -155,6 +156,7 @@ class BlockPool:
                     extra_keys=(None,) * len(keys),
                     group_idx=_GROUP,
                     kv_cache_spec_kind=_SPEC_KIND,
+                    keys=keys,
                 )
             )
 

@@ -14,6 +14,7 @@ No clock or randomness.
 """
 
 from array import array
+from collections.abc import Callable
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 
@@ -41,6 +42,8 @@ class EmulatedRequest:
     # Keys of the prompt's full blocks, of the engine's size, where they are known; None: made here.
     block_keys: SequenceOf[int] | None = None
     transferred: bool = False  # the prompt's keys and values come from another engine
+    # (key of the block before, tokens, block size) -> keys of further blocks.
+    chain: Callable[[int, TokenArray, int], list[int]] = chain_keys
 
 
 def answer_seed(request_id: str) -> int:
@@ -65,7 +68,7 @@ class Sequence:
     """
 
     __slots__ = (
-        "_answer", "_answer_seed", "_prompt", "_vocab_size", "aborted", "admitted_at_s",
+        "_answer", "_answer_seed", "_chain", "_prompt", "_vocab_size", "aborted", "admitted_at_s",
         "arrived_at_s", "block_size_tokens", "blocks", "cached_tokens", "decoding",
         "end_tokens", "finished_at_s", "first_token_at_s", "keys", "max_tokens",
         "offset_tokens", "order", "preemptions", "prompt_tokens", "request_id",
@@ -102,10 +105,11 @@ class Sequence:
         self.blocks: list[int] = []
         self.stored_blocks = 0  # leading blocks that the prefix cache knows
         self.keys: list[int] = []
+        self._chain = request.chain
         if hashed and request.block_keys is not None:
             self.keys += request.block_keys
         elif hashed:
-            self.keys = chain_keys(seed_key(block_size_tokens), prompt, block_size_tokens)
+            self.keys = self._chain(seed_key(block_size_tokens), prompt, block_size_tokens)
         self.decoding: DecodeSet | None = None
         self.offset_tokens = 0  # computed tokens; minus the step count while decoding
         self.total_tokens = self.prompt_tokens  # known when it last (re)started its prefill
@@ -154,7 +158,7 @@ class Sequence:
         wanted = min(max(count * size, done * size + _AHEAD_TOKENS), self.end_tokens) // size
         tokens = np.frombuffer(self.tokens(done * size, wanted * size), dtype=np.uint32)
         parent = self.keys[-1] if done else seed_key(size)
-        self.keys += chain_keys(parent, tokens, size)
+        self.keys += self._chain(parent, tokens, size)
 
     def _look_ahead(self, count: int) -> None:
         done = len(self._answer)

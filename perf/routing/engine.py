@@ -11,8 +11,9 @@ Out      a callback at the end of every step; reports, when somebody is about to
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from lodestar_router.core.kv_events import KvEvent
 from lodestar_router.core.types import EngineId, EngineLoad
 from lodestar_router.emulator.engine_model import EngineModel, StepResult
 from perf.routing.agenda import Agenda
@@ -27,6 +28,7 @@ _PHASE = 0.618  # of the poll period from one engine to the next: polls are spre
 _State = tuple[int, int, float]  # running, waiting, KV usage
 OnStep = Callable[["SimulatedEngine", StepResult], None]
 OnReport = Callable[[EngineId, EngineLoad], None]
+OnKvEvents = Callable[[EngineId, Sequence[KvEvent]], None]
 
 
 class SimulatedEngine:
@@ -145,3 +147,27 @@ class LoadReporter:
             kv_cache_usage_ratio=usage,
         )
         self._on_report(self._engine.engine_id, load)
+
+
+class KvReporter:
+    """Sends one engine's KV events to the router, in order."""
+
+    def __init__(
+        self, engine: SimulatedEngine, agenda: Agenda, on_events: OnKvEvents, delays: Delays
+    ) -> None:
+        self._engine_id = engine.engine_id
+        self._agenda = agenda
+        self._on_events = on_events
+        self._delay_s = delays.kv_event_delay_s
+        self._on_their_way: deque[tuple[float, Sequence[KvEvent]]] = deque()
+
+    def stepped(self, step: StepResult) -> None:
+        """A step has ended."""
+        if step.events:
+            self._on_their_way.append((self._agenda.now_s + self._delay_s, step.events))
+
+    def deliver(self) -> None:
+        """Hand over the batches that have arrived."""
+        on_their_way, now_s = self._on_their_way, self._agenda.now_s
+        while on_their_way and on_their_way[0][0] <= now_s:
+            self._on_events(self._engine_id, on_their_way.popleft()[1])

@@ -12,6 +12,7 @@ finish what they have. Scaling up always starts new ones, with empty caches.
 
 from collections.abc import Callable
 
+from lodestar_router.core.block_keys import chain_keys
 from lodestar_router.core.types import Ending, EngineId
 from lodestar_router.emulator.config import EngineModelConfig
 from lodestar_router.emulator.engine_model import StepResult
@@ -19,9 +20,10 @@ from lodestar_router.emulator.sequence import EmulatedRequest
 from lodestar_router.errors import RequestError
 from perf.routing.agenda import Agenda
 from perf.routing.cells import Cell, Slow
-from perf.routing.engine import LoadReporter, SimulatedEngine
+from perf.routing.engine import KvReporter, LoadReporter, SimulatedEngine
 from perf.routing.flight import Flight
 from perf.routing.router import RouterCore
+from perf.routing.short_keys import ShortPrompt
 
 
 class SimulatedFleet:
@@ -46,6 +48,7 @@ class SimulatedFleet:
         self.engines: list[SimulatedEngine] = []
         self._by_id: dict[EngineId, SimulatedEngine] = {}
         self._reporters: list[LoadReporter] = []
+        self._kv_reporters: list[KvReporter] = []
         self._active: list[SimulatedEngine] = []
         self.scale_to(len(self._groups))
 
@@ -74,12 +77,17 @@ class SimulatedFleet:
         )
         reporter = LoadReporter(engine, self._agenda, self._router.load, self._delays)
         self._reporters.append(reporter)
+        self._kv_reporters.append(
+            KvReporter(engine, self._agenda, self._router.kv_events, self._delays)
+        )
         return engine
 
-    def deliver_loads(self) -> None:
-        """Hand the router the load reports that have arrived by now."""
+    def deliver_reports(self) -> None:
+        """Hand the router what it has been sent by now, before it looks."""
         for reporter in self._reporters:
             reporter.deliver()
+        for kv_reporter in self._kv_reporters:
+            kv_reporter.deliver()
 
     def slow(self, slow: Slow) -> None:
         """Change an engine's speed from its next step on."""
@@ -119,29 +127,26 @@ class SimulatedFleet:
             agenda.at(first_s, self._router.first_token, flights[sequence.request_id])
         for sequence in step.finished:
             agenda.at(now_s + delays.network_s, self._finish, flights.pop(sequence.request_id))
-        if step.events:
-            arrive_s = now_s + delays.kv_event_delay_s
-            agenda.at(arrive_s, self._router.kv_events, engine.engine_id, step.events)
+        self._kv_reporters[engine.number].stepped(step)
         self._reporters[engine.number].stepped(step)
 
     def _finish(self, flight: Flight) -> None:
         assert flight.sequence is not None
         flight.cached_tokens = flight.sequence.cached_tokens
+        self._kv_reporters[flight.engine].deliver()  # blocks given back are held against them
         self._router.end(flight, Ending.COMPLETED)
         self._on_end(flight)
 
 
 def emulated(flight: Flight, now_s: float, config: EngineModelConfig) -> EmulatedRequest:
-    """The request as its engine gets it; where the router has its keys, they are shared."""
+    """The request as its engine gets it; where the router names its blocks, under those names."""
     ask, prompt = flight.ask, flight.prompt
-    keys = None
-    if prompt is not None and config.prefix_caching:
-        keys = prompt.keys(config.block_size_tokens)[0]
     return EmulatedRequest(
         request_id=flight.request_id,
         token_ids=ask.token_ids,
         max_tokens=ask.output_tokens,
         arrived_at_s=now_s,
         answer_seed=ask.answer_seed,
-        block_keys=keys,
+        block_keys=prompt.keys(config.block_size_tokens)[0] if prompt and config.prefix_caching else None,
+        chain=prompt.short.chain if isinstance(prompt, ShortPrompt) else chain_keys,
     )

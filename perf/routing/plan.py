@@ -16,6 +16,7 @@ import numpy as np
 
 from lodestar_router.emulator.profiles import load_profile
 from perf.routing.cells import Cell
+from perf.routing.short_keys import ShortKeys, ShortPrompt
 from perf.routing.workloads.base import Ask, Workload
 
 
@@ -27,8 +28,10 @@ def make_plan(cell: Cell, knee_requests_per_s: float | None, seed: int) -> list[
         rng = np.random.default_rng([seed, number])
         _fill(plan, workload, rates, until_s, rng, vocab_size)
     turns = [turn for ask in plan for turn in ask.turns()]
+    short = ShortKeys()
     for number, turn in enumerate(turns):
         turn.number = number
+        turn.prompt = ShortPrompt([turn.token_ids], short)
     return plan
 
 

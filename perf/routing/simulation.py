@@ -10,13 +10,14 @@ Errors   none: a request no engine can take is marked rejected. `run` stops at
          DRAIN_S past the last arrival; flights still open then have no end.
 
 For policies (see catalog.py): now_s, transit_s, engine_model, step_ends_s, on_their_way,
-prompt_token_ids, on_label, call_at. They tell the truth, which no router knows.
+prompt_token_ids, prompt, on_label, call_at. They tell the truth, which no router knows.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from lodestar_router.core.block_keys import TokenArray
+from lodestar_router.core.blocks import Prompt
 from lodestar_router.core.hold import USUAL, HoldQueue, HoldSettings
 from lodestar_router.core.types import EngineId
 from lodestar_router.emulator.engine_model import EngineModel
@@ -104,6 +105,10 @@ class Simulation:
         """The prompt of a request that has not ended."""
         return self._open[request_id].ask.token_ids
 
+    def prompt(self, request_id: str) -> Prompt:
+        """The same, with the names of its blocks that engines use."""
+        return self._open[request_id].ask.prompt
+
     def on_label(self, callback: OnLabel) -> None:
         """Call back at every first token (ending None) and at every end."""
         self.router.on_label.append(callback)
@@ -153,7 +158,7 @@ class Simulation:
             self._decide(flight)
 
     def _decide(self, flight: Flight) -> None:
-        self.fleet.deliver_loads()
+        self.fleet.deliver_reports()
         try:
             decision = self.router.decide(flight)
         except NoCandidateError:

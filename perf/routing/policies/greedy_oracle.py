@@ -21,9 +21,7 @@ from math import inf
 from random import Random
 from typing import ClassVar
 
-import numpy as np
-
-from lodestar_router.core.block_keys import TokenArray, chain_keys, seed_key
+from lodestar_router.core.blocks import Prompt
 from lodestar_router.core.types import Candidate, Decision, EngineId, RoutedRequest
 from lodestar_router.emulator.engine_model import EngineModel
 from lodestar_router.policy.by_cost import decide_by_cost
@@ -50,9 +48,7 @@ class GreedyOracle:
         if self._simulation is None:
             raise RuntimeError("greedy_oracle is not attached to a simulation")
         simulation = self._simulation
-        prompt = np.ascontiguousarray(
-            simulation.prompt_token_ids(request.request_id), dtype=np.uint32
-        )
+        prompt = simulation.prompt(request.request_id)
         models = [simulation.engine_model(c.engine.engine_id) for c in candidates]
         arrivals = _arrivals(prompt, models, simulation.now_s + simulation.transit_s)
         costs, lowest = [inf] * len(candidates), inf
@@ -95,12 +91,12 @@ class GreedyOracle:
         ]
 
 
-def _arrivals(prompt: TokenArray, models: Sequence[EngineModel], at_s: float) -> list[Arrival]:
+def _arrivals(prompt: Prompt, models: Sequence[EngineModel], at_s: float) -> list[Arrival]:
     """The request as each engine would receive it; equal ones are one object."""
     made: dict[int, Arrival] = {}
     sizes = [m.config.block_size_tokens if m.config.prefix_caching else 0 for m in models]
     for size in set(sizes):
-        keys = chain_keys(seed_key(size), prompt, size) if size else ()
+        keys = prompt.keys(size)[0] if size else ()
         # Its own first token does not depend on how long its answer gets.
-        made[size] = Arrival(at_s=at_s, prompt_tokens=len(prompt), max_tokens=1, keys=keys)
+        made[size] = Arrival(at_s=at_s, prompt_tokens=prompt.tokens, max_tokens=1, keys=keys)
     return [made[size] for size in sizes]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from lodestar_router.core.block_keys import TokenArray
+from lodestar_router.core.blocks import Prompt
 from lodestar_router.core.types import Decision, EngineId, Outcome, RoutedRequest
 from lodestar_router.emulator.engine_model import EngineModel
 from lodestar_router.emulator.sequence import EmulatedRequest
@@ -43,6 +44,10 @@ class Simulation(Protocol):
 
     def prompt_token_ids(self, request_id: str) -> TokenArray:
         """The prompt of a request that has not ended."""
+        ...
+
+    def prompt(self, request_id: str) -> Prompt:
+        """The same, with the names of its blocks that engines use."""
         ...
 
     def on_label(self, callback: OnLabel) -> None:

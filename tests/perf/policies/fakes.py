@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lodestar_router.core.block_keys import TokenArray
+from lodestar_router.core.blocks import Prompt
 from lodestar_router.core.types import (
     Candidate,
     Decision,
@@ -48,6 +49,9 @@ class FakeSimulation:
 
     def prompt_token_ids(self, request_id: str) -> TokenArray:
         return self.prompts.get(request_id, np.zeros(100, dtype=np.uint32))
+
+    def prompt(self, request_id: str) -> Prompt:
+        return Prompt([self.prompt_token_ids(request_id)])
 
     def on_label(self, callback: OnLabel) -> None:
         self._callbacks.append(callback)
