@@ -147,6 +147,8 @@ def emulated(flight: Flight, now_s: float, config: EngineModelConfig) -> Emulate
         max_tokens=ask.output_tokens,
         arrived_at_s=now_s,
         answer_seed=ask.answer_seed,
-        block_keys=prompt.keys(config.block_size_tokens)[0] if prompt and config.prefix_caching else None,
+        block_keys=prompt.keys(config.block_size_tokens)[0]
+        if prompt and config.prefix_caching
+        else None,
         chain=prompt.short.chain if isinstance(prompt, ShortPrompt) else chain_keys,
     )
