@@ -22,6 +22,7 @@ from lodestar_router.core.fleet import Fleet
 from lodestar_router.core.prefix_index import PrefixIndex
 from lodestar_router.core.types import EngineId
 from lodestar_router.describe import describe_engines, describe_health, gauge_rows
+from lodestar_router.describe_model import learned_rows
 from lodestar_router.disaggregation import with_legs
 from lodestar_router.discovery.base import Discovered
 from lodestar_router.discovery.discovery import Discovery
@@ -174,6 +175,7 @@ class Router:
             self.steering.change(config)
             self._dispatcher.policy = self.steering.policy
             self._feedback.decoding = self.steering.decoding
+            self._feedback.trust = self.steering.trust
         self._routes.aliases = config.static_aliases
         self._routes.session_key = session_key_of(config)
         self._routes.dispatcher = with_legs(config, self._dispatcher)
@@ -202,6 +204,7 @@ class Router:
             self.steering.offer,
             clock=self._clock,
             decoding=self.steering.decoding,
+            trust=self.steering.trust,
         )
         self.metrics.add_gauges(self._gauges)
         self.metrics.add_gauges(self._statistics.rows)
@@ -259,7 +262,8 @@ class Router:
 
     def _gauges(self) -> Iterable[GaugeRow]:
         now_s = self._clock()
-        yield from gauge_rows(self.fleet, self.index, self.steering, now_s)
+        yield from gauge_rows(self.fleet, self.index, now_s)
+        yield from learned_rows(self.trainer, self.served_model, self.steering.trust)
         yield from self.discovery.gauges()
         yield from self._reloader.gauges()
 

@@ -11,7 +11,6 @@ from lodestar_router.core.prefix_index import PrefixIndex
 from lodestar_router.core.types import CircuitState, EngineId, PrefixViewKind
 from lodestar_router.engines.watch import SLEEP, EngineWatch
 from lodestar_router.proxy.metrics import GaugeRow
-from lodestar_router.steering import Steering
 
 _CIRCUIT_STATES = (
     CircuitState.CLOSED,
@@ -105,11 +104,9 @@ def describe_health(
 def gauge_rows(
     fleet: Fleet,
     index: PrefixIndex,
-    steering: Steering,
     now_s: float,
 ) -> Iterator[GaugeRow]:
-    """Everything that is read when /metrics is scraped rather than counted."""
-    trainer, model = steering.trainer, steering.served_model
+    """What is read of engines when /metrics is scraped rather than counted."""
     for state in fleet:
         yield from _engine_rows(state, fleet, now_s)
     for view in index.stats():
@@ -126,25 +123,6 @@ def gauge_rows(
             "KV events of a kind this router does not know.",
             labels,
             view.unknown_events,
-        )
-    if trainer is not None:
-        counters = trainer.counters
-        yield "lodestar:trainer_up", "1 if the trainer process runs.", {}, float(trainer.running)
-        yield "lodestar:trainer_starts", "Trainer processes started.", {}, counters.starts
-        yield "lodestar:trainer_rows", "Training rows offered.", {}, counters.rows_offered
-        yield (
-            "lodestar:trainer_rows_dropped",
-            "Training rows dropped because the trainer was slow or down.",
-            {},
-            counters.rows_dropped,
-        )
-    if model is not None:
-        yield "lodestar:model_version", "Version of the served model.", {}, model.version
-        yield (
-            "lodestar:model_trusted",
-            "1 if the residual of the served model is used.",
-            {},
-            float(model.trusted),
         )
 
 

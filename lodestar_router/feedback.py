@@ -1,7 +1,7 @@
 """Joins decisions with their late labels and passes them on.
 
     decided     ─► the decision log: why did it go there?
-    first token ─► residual tracker (seconds), trainer (minutes)
+    first token ─► trust in the model, residual tracker (seconds), trainer (minutes)
     end         ─► speed of decoding, length of answers
     overdue     ─► as a first token, with the time waited so far as a lower bound
 
@@ -28,6 +28,7 @@ from lodestar_router.features.decoding import Answer, Decoding
 from lodestar_router.features.rates import work_tokens
 from lodestar_router.features.residual_tracker import ResidualTracker, prediction_error
 from lodestar_router.features.row import TrainingRow, training_row
+from lodestar_router.features.trust import TrustGate, judge
 
 _LOG_LENGTH = 512  # decisions kept for /debug/decisions
 OVERDUE = 2.0  # times the prediction: fewer than one in twenty are late by as much
@@ -53,8 +54,10 @@ class RouterFeedback:
         *,
         clock: Callable[[], float],
         decoding: Decoding | None = None,
+        trust: TrustGate | None = None,
     ) -> None:
         self._tracker = tracker
+        self.trust = trust  # None: no model is served
         self.decoding = decoding  # None: nobody wants to know how fast engines decode
         self._offer = offer
         self._clock = clock
@@ -131,6 +134,8 @@ class RouterFeedback:
         now_s = self._clock()
         if error is None:
             return
+        if self.trust is not None and not row.censored:
+            judge(self.trust, decision, row.ttft_s)
         if not row.censored or error > self._tracker.value(row.engine_id, now_s):
             self._tracker.observe(row.engine_id, error, now_s)
 

@@ -10,6 +10,7 @@ from lodestar_router.config.model import BASE_POLICY
 from lodestar_router.features.decoding import Decoding
 from lodestar_router.features.row import TrainingRow
 from lodestar_router.features.serving import PublishedModel
+from lodestar_router.features.trust import TrustGate
 from lodestar_router.learning.checkpoint import CheckpointError, load
 from lodestar_router.policy.base import Policy
 from lodestar_router.policy.disaggregated import DisaggregatedPolicy, both_legs
@@ -85,6 +86,11 @@ class Steering:
         return None if learned is None else learned.model
 
     @property
+    def trust(self) -> TrustGate | None:
+        """Who wants to know how well the model predicts."""
+        return None if self.learned is None else self.learned.trust
+
+    @property
     def decoding(self) -> Decoding | None:
         """Who wants to know how fast engines decode."""
         return None if self.learned is None else self.learned.decoding
@@ -113,6 +119,7 @@ def _make_policy(config: Config, learned: LodestarPolicy | None) -> Policy:
         rng,
         goal=config.goal,
         exploration=Exploration(share=config.explore_share, max_extra_s=config.explore_extra_s),
+        trust=TrustGate(_logger.warning),
     )
     if config.learned_share >= 1.0:
         return learned

@@ -4,8 +4,10 @@
     learn_many()   refit the rates, fit the residual on ln(ttft / base), and publish
                    only what is no worse on the newest rows, which it was not fitted on
 
-A round leads to one of three outcomes:
+A round leads to one of these outcomes:
 
+    rolled_back    rows since its publication show the served version worse than the one
+                   before it (see succession.py): publish that one again
     published      the new residual beats or equals both g = 0 and the served version
     base_only      the served version has become worse than the refitted base alone,
                    and the new residual does not help: publish the rates, untrusted
@@ -22,7 +24,7 @@ Censored rows are lower bounds: a prediction above one is right, fitted and judg
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -37,7 +39,9 @@ from lodestar_router.learning.fit import BATCH_ROWS, ResidualFit, batches_for
 from lodestar_router.learning.gate import mean_of, spread_of
 from lodestar_router.learning.rates import fit_rates
 from lodestar_router.learning.replay import ReplayBuffer
+from lodestar_router.learning.report import TrainReport
 from lodestar_router.learning.rows import RowBatch, Slots
+from lodestar_router.learning.succession import Succession, errors_of
 
 MIN_ROWS = 64  # fewer say little even about two rates
 _HOLDOUT_SHARE, _HOLDOUT_MIN, _HOLDOUT_MAX = 0.2, 16, 128  # newest rows, not fitted
@@ -45,25 +49,8 @@ _LIVE_ROWS = 512
 _RATE_ROWS = 512  # newest, and as many of all before them
 _NEWEST_ROWS = 1024
 _REFUSALS_BEFORE_RESTART = 8  # rounds; a net that has gone astray goes back
+Errors = tuple[float, float, float]  # of the new residual, of its base, of the served version
 _RESUMED_ROWS = 1000.0  # weight of a loaded scaler against new rows
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainReport:
-    """What a round did; errors are mean |ln(observed / predicted)|."""
-
-    outcome: str  # published, base_only, kept, too_few_rows
-    version: int  # served after this round
-    rows: int  # fitted and held out
-    holdout_rows: int
-    error: float  # of the new residual, held out
-    error_base: float  # of the refitted base alone, held out
-    error_served: float  # of the version served until now, held out
-    live_error: float  # of served predictions, each before its row was learned from
-    live_error_base: float  # of the base of those predictions
-    steps: int
-    ignored_rows: int
-    duration_s: float
 
 
 class Trainer:
@@ -84,12 +71,17 @@ class Trainer:
         self._live: deque[tuple[float, float]] = deque(maxlen=_LIVE_ROWS)
         self._new_rows = 0
         self._ignored_rows = 0
-        self._served = model
+        self._succession = Succession(model)
+        self._rollbacks = 0
         self._moments = RunningMoments(NUM_FEATURES)
         self._refusals = 0
         self._fit = ResidualFit(torch.Generator().manual_seed(seed), self._trusted)
         if model is not None:
             self._moments = RunningMoments.resume(model.scaler, _RESUMED_ROWS)
+
+    @property
+    def _served(self) -> PublishedModel | None:
+        return self._succession.served
 
     @property
     def _trusted(self) -> PublishedModel | None:
@@ -148,9 +140,8 @@ class Trainer:
             lambda: self._clock() <= until_s,
             remembered=len(fitted),
         )
+        self._succession.test(unseen)
         outcome, published, errors = self._decide(rates, scaler, holdout)
-        if published is not None:
-            self._served = published
         report = self._report(
             outcome, started_s, rows=len(older) + len(recent), held=held, errors=errors, steps=steps
         )
@@ -167,44 +158,49 @@ class Trainer:
             ]
         ).ravel()
 
-    def _served_error(self, rows: RowBatch) -> float:
-        """Mean |ln| on `rows` of the served version; infinite if there is none."""
-        served = self._served
-        if served is None:
-            return math.inf
-        features, target = rows.under(served.rates)
-        if served.trusted:
-            target = target - served.residual(features)
-        return mean_of(rows.shortfall(target))
-
     def _decide(
         self, rates: TtftRates, scaler: Scaler, holdout: RowBatch
-    ) -> tuple[str, PublishedModel | None, tuple[float, float, float]]:
-        """The round's outcome, what to publish, and the errors that decided."""
-        before = {} if self._served is None else self._served.spread
-        base = PublishedModel(
-            version=1 if self._served is None else self._served.version + 1,
+    ) -> tuple[str, PublishedModel | None, Errors]:
+        """The round's outcome, what to publish and serve, and the errors that decided."""
+        served, succession = self._served, self._succession
+        spread = {} if served is None else served.spread
+        new = PublishedModel(
+            version=1 if served is None else served.version + 1,
             rates=rates,
             scaler=scaler,
             layers=self._fit.net.export(),
-            trusted=False,
+            trusted=True,
         )
-        features, target = holdout.under(rates)
-        error_base = holdout.shortfall(target)
-        error = holdout.shortfall(target - base.residual(features))
-        means = (mean_of(error), mean_of(error_base), self._served_error(holdout))
-        if means[0] <= min(means[1:]):
+        error, error_base = errors_of(new, holdout), errors_of(new, holdout, base=True)
+        error_served = math.inf if served is None else mean_of(errors_of(served, holdout))
+        errors = mean_of(error), mean_of(error_base), error_served
+        bar, before = min(errors[1:]), succession.before
+        if before is not None and succession.beaten_by_before:
+            bar = min(bar, mean_of(errors_of(before, holdout)))
+        if errors[0] <= bar:
             self._refusals = 0
-            spread = spread_of(holdout, error, before)
-            return "published", replace(base, trusted=True, spread=spread), means
+            published = replace(new, spread=spread_of(holdout, error, spread))
+            succession.begin(published)
+            return "published", published, errors
+        self._refuse()
+        if before is not None and succession.beaten_by_before:
+            self._rollbacks += 1
+            restored = replace(before, version=new.version)
+            succession.go_back(restored)
+            self._fit.restart(restored)
+            return "rolled_back", restored, errors
+        if errors[1] < errors[2] or succession.beaten_by_base:
+            rest = replace(new, trusted=False, spread=spread_of(holdout, error_base, spread))
+            succession.begin(rest)
+            return "base_only", rest, errors
+        return "kept", None, errors
+
+    def _refuse(self) -> None:
+        """The new residual was not good enough."""
         self._refusals += 1
         if self._refusals >= _REFUSALS_BEFORE_RESTART:
             self._refusals = 0
             self._fit.restart(self._trusted)
-        if means[1] < means[2]:
-            spread = spread_of(holdout, error_base, before)
-            return "base_only", replace(base, spread=spread), means
-        return "kept", None, means
 
     def _report(
         self,
@@ -213,7 +209,7 @@ class Trainer:
         *,
         rows: int,
         held: int = 0,
-        errors: tuple[float, float, float] = (math.nan, math.nan, math.nan),
+        errors: Errors = (math.nan, math.nan, math.nan),
         steps: int = 0,
     ) -> TrainReport:
         live = np.array(self._live).mean(axis=0) if self._live else (math.nan, math.nan)
@@ -228,6 +224,7 @@ class Trainer:
             live_error=float(live[0]),
             live_error_base=float(live[1]),
             steps=steps,
+            rollbacks=self._rollbacks,
             ignored_rows=self._ignored_rows,
             duration_s=self._clock() - started_s,
         )

@@ -4,7 +4,7 @@
     cost_i      = predicted_i^2 / long_ttft + price_i, lowest wins; other goals: objective.py
 
     base_i   t0 + (pending + own uncached tokens) * s_per_token, rates of i's GPU kind
-    g_i      residual of the served net, |g| <= 2.5; 0 without a trusted model
+    g_i      residual of the served net, |g| <= 2.5; 0 without trust (features/trust.py)
     c_i      the engine's recent log residual, |c| <= 4.5, within 1.5 of the fleet's
     price_i  seconds by which the choice delays later requests: see congestion.py
 
@@ -30,6 +30,7 @@ from lodestar_router.core.types import Candidate, Decision, RoutedRequest
 from lodestar_router.features.decoding import Decoding
 from lodestar_router.features.schema import SCHEMA_VERSION
 from lodestar_router.features.serving import PublishedModel
+from lodestar_router.features.trust import TrustGate
 from lodestar_router.policy.congestion import CongestionPrice
 from lodestar_router.policy.objective import (
     NEED_DECODING,
@@ -56,14 +57,17 @@ class LodestarPolicy:
         *,
         goal: Goal = DEFAULT_GOAL,
         exploration: Exploration = NO_EXPLORATION,
+        trust: TrustGate | None = None,
     ) -> None:
         self._rng = rng
-        self._model = model
+        self._model: PublishedModel | None = None
         self._goal = goal
         self._exploration = exploration
         self._congestion = CongestionPrice()
         self._long_ttft_s = RunningQuantile(TAIL_SHARE)
         self.decoding = Decoding()  # fed by whoever sees answers end
+        self.trust = trust or TrustGate()  # likewise
+        self.swap(model)
 
     @property
     def model(self) -> PublishedModel | None:
@@ -73,6 +77,7 @@ class LodestarPolicy:
     def swap(self, model: PublishedModel | None) -> None:
         """Serve another version from the next choice on; None: the base alone."""
         self._model = model
+        self.trust.serve(model)
 
     def choose(self, request: RoutedRequest, candidates: Sequence[Candidate]) -> Decision:
         """Choose, and keep everything that was looked at."""
@@ -102,7 +107,13 @@ class LodestarPolicy:
                 the steady policy that the learned one falls back to.
         """
         model = self._model
-        predicted = predict(model, request, candidates, with_residual=with_residual)
+        predicted = predict(
+            model,
+            request,
+            candidates,
+            with_residual=with_residual,
+            trust=self.trust.trusted,
+        )
         own_s: list[float] = predicted.ttft_s.tolist()
         prices_s = self._congestion.prices_s(
             candidates, own_s, predicted.work_s, predicted.s_per_token, request.now_s

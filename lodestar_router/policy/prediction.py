@@ -42,8 +42,13 @@ def predict(
     candidates: Sequence[Candidate],
     *,
     with_residual: bool,
+    trust: bool = True,
 ) -> Prediction:
-    """Predict; `with_residual` false is g = 0, whether or not the model is trusted."""
+    """Predict; `with_residual` false is g = 0, whether or not the model is trusted.
+
+    Args:
+        trust: false for a g that is told and not used, whatever its trainer says of it.
+    """
     rates = rates_of(model)
     bases_s: list[float] = []
     corrections: list[float] = []
@@ -66,7 +71,7 @@ def predict(
     trusted = False
     distrusted_s: list[float] | None = None
     if model is not None and with_residual:
-        residuals, trusted = model.residual(features), model.trusted
+        residuals, trusted = model.residual(features), model.trusted and trust
         if trusted:
             log_factor += residuals
         else:

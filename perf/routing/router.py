@@ -62,7 +62,11 @@ class RouterCore:
         self.fleet = Fleet(prefix_view=self.index.kind, log_residual=tracker.value)
         learned = learned_in(policy)
         self._feedback = RouterFeedback(
-            tracker, offer, clock=clock, decoding=None if learned is None else learned.decoding
+            tracker,
+            offer,
+            clock=clock,
+            decoding=None if learned is None else learned.decoding,
+            trust=None if learned is None else learned.trust,
         )
         self.on_label: list[OnLabel] = []
         self.on_over: Callable[[Flight], None] | None = None  # at the first token and the end

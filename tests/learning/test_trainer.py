@@ -8,7 +8,8 @@ from lodestar_router.core.types import FloatVector
 from lodestar_router.features.row import TrainingRow
 from lodestar_router.features.schema import FEATURES, NUM_FEATURES
 from lodestar_router.features.serving import MAX_RESIDUAL, PublishedModel
-from lodestar_router.learning.trainer import MIN_ROWS, Trainer, TrainReport
+from lodestar_router.learning.report import TrainReport
+from lodestar_router.learning.trainer import MIN_ROWS, Trainer
 from tests.features.models import layers, model, row
 from tests.learning.traffic import TRUE_RATES, rows
 
