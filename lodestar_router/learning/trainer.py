@@ -88,6 +88,10 @@ class Trainer:
         """The served model, if its residual is in use."""
         return self._served if self._served is not None and self._served.trusted else None
 
+    def serve(self, model: PublishedModel) -> None:
+        """Another version is served, whoever made it."""
+        self._succession.begin(model)
+
     @property
     def new_rows(self) -> int:
         """Usable rows since the last round."""
