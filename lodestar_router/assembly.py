@@ -89,7 +89,7 @@ class Router:
             on_up=lambda engine_id, cards: self.tokenizers.engine_up(engine_id, cards),
             on_hang=lambda pool, for_s: self.engines.hangs(pool, for_s, self._clock()),
         )
-        self.steering = Steering(config)
+        self.steering = Steering(config, self._tracker)
         self.metrics = Metrics(window_s=config.request_stats_window_s)
         self._statistics = Statistics(self.fleet, self.metrics, self._clock, self.steering)
         self._tls = client_tls(config)

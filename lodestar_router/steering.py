@@ -1,17 +1,19 @@
 """From settings to the policy that steers, and what belongs to it: its model, its trainer."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from random import Random
+from typing import TypeVar
 
 from lodestar_router.config import Config
 from lodestar_router.config.model import BASE_POLICY
 from lodestar_router.features.decoding import Decoding
+from lodestar_router.features.residual_tracker import ResidualTracker
 from lodestar_router.features.row import TrainingRow
 from lodestar_router.features.serving import PublishedModel
 from lodestar_router.features.trust import TrustGate
-from lodestar_router.learning.checkpoint import CheckpointError, load
+from lodestar_router.learning.checkpoint import FILE_NAME, CheckpointError, load, set_aside
 from lodestar_router.policy.base import Policy
 from lodestar_router.policy.disaggregated import DisaggregatedPolicy, both_legs
 from lodestar_router.policy.kvaware import KvAware
@@ -20,9 +22,12 @@ from lodestar_router.policy.pick import Exploration
 from lodestar_router.policy.prefixaware import PrefixAware
 from lodestar_router.policy.registry import POLICIES
 from lodestar_router.policy.staged import StagedPolicy, learned_in
+from lodestar_router.router_memory import RouterMemory
+from lodestar_router.trainer.keeper import ROUTER_FILE
 from lodestar_router.trainer.link import TrainerLink, trainer_command
 
 _logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 _SETTINGS = frozenset(
@@ -41,7 +46,8 @@ def steers(changes: Iterable[str]) -> bool:
 class Steering:
     """The policy in use. Once there is a learned one it stays, whichever steers."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, tracker: ResidualTracker | None = None) -> None:
+        self._tracker = tracker or ResidualTracker()
         self.learned: LodestarPolicy | None = None
         self.trainer: TrainerLink | None = None
         self._started = False
@@ -54,7 +60,7 @@ class Steering:
         if learned is None or self.learned is not None:
             return
         self.learned = learned
-        self.trainer = _make_trainer(config, learned)
+        self.trainer = _make_trainer(config, learned, self._tracker)
         if self._started:
             self.start()
 
@@ -137,22 +143,31 @@ def _heuristic(name: str, config: Config, rng: Random) -> Policy:
     return POLICIES[name](rng)
 
 
-def _make_trainer(config: Config, policy: LodestarPolicy) -> TrainerLink | None:
-    """Have `policy` serve the saved model; the link to a trainer, if there is to be one."""
-    model = _saved_model(config.state_dir)
+def _make_trainer(
+    config: Config, policy: LodestarPolicy, tracker: ResidualTracker
+) -> TrainerLink | None:
+    """Have `policy` go on from what was saved; the link to a trainer, if there is to be one."""
+    memory = RouterMemory(tracker, policy)
+    model = None
+    if (saved := config.state_dir) is not None:
+        model = _or_anew(saved / FILE_NAME, lambda: load(saved))
+        _or_anew(saved / ROUTER_FILE, lambda: memory.load(saved / ROUTER_FILE))
     policy.swap(model)
     if not config.trainer:
         return None
-    command = trainer_command(config.state_dir, config.seed or 0)
-    return TrainerLink(policy.swap, command=command, model=model)
+    return TrainerLink(
+        policy.swap,
+        command=trainer_command(config.state_dir, config.seed or 0),
+        model=model,
+        memory=None if config.state_dir is None else memory.dump,
+    )
 
 
-def _saved_model(state_dir: Path | None) -> PublishedModel | None:
-    """The model of the last run; a checkpoint that cannot be used is no reason not to start."""
-    if state_dir is None:
-        return None
+def _or_anew(path: Path, get: Callable[[], T]) -> T | None:
+    """What was saved; a file that cannot be used is set aside, and no reason not to start."""
     try:
-        return load(state_dir)
+        return get()
     except CheckpointError as error:
-        _logger.warning("starting without the saved model: %s", error)
+        set_aside(path)
+        _logger.warning("starting without what was saved: %s", error)
         return None

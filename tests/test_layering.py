@@ -112,7 +112,12 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     ),
     "signals": ({"tasks"}, ANY_STDLIB),
     "sleep_mode": ({"core", "engines"}, PURE_STDLIB),
-    "steering": ({"config", "features", "learning", "policy", "trainer"}, ANY_STDLIB),
+    "steering": (
+        {"config", "features", "learning", "policy", "router_memory", "trainer"},
+        ANY_STDLIB,
+    ),
+    # Learning's files, not its torch: the router reads what its trainer wrote.
+    "router_memory": ({"features", "learning", "policy"}, ANY_STDLIB),
     "model_identity": ({"core"}, PURE_STDLIB),
     "tokenizers": ({"core", "engines", "errors", "tasks", "tokens"}, {*ANY_STDLIB}),
     "__init__": (set(), set()),

@@ -1,13 +1,18 @@
 """Flags become the policy they name."""
 
+from pathlib import Path
+
 import pytest
 
 from lodestar_router.config import parse
 from lodestar_router.core.types import Arm
+from lodestar_router.learning.checkpoint import FILE_NAME, save
 from lodestar_router.policy.lodestar import LodestarPolicy
 from lodestar_router.policy.staged import StagedPolicy
-from lodestar_router.steering import make_policy
+from lodestar_router.steering import Steering, make_policy
+from lodestar_router.trainer.keeper import ROUTER_FILE
 from tests.factories import candidate, request
+from tests.features.models import model
 
 ENGINES = ["--engines", "http://a", "--seed", "1"]
 
@@ -51,3 +56,38 @@ def test_exploration_is_passed_on() -> None:
     assert {decision.engine_id for decision in drawn} == {"a", "b"}
     assert {decision.propensity for decision in drawn} == {0.5}
     assert {d.reason for d in drawn if d.engine_id == "b"} == {"exploration"}
+
+
+def test_what_was_saved_is_served_from_the_first_request(tmp_path: Path) -> None:
+    save(model(version=7), tmp_path)
+
+    steering = Steering(parse([*ENGINES, "--state-dir", str(tmp_path)], {}))
+    decision = steering.policy.choose(request(), [candidate("a"), candidate("b")])
+
+    assert (decision.model_version, decision.trusted) == (7, True)
+
+
+@pytest.mark.parametrize("name", [FILE_NAME, ROUTER_FILE])
+def test_a_file_that_cannot_be_used_is_one_line_and_set_aside(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(model(version=7), tmp_path)
+    (tmp_path / name).write_bytes(b"rubbish")
+
+    steering = Steering(parse([*ENGINES, "--state-dir", str(tmp_path)], {}))
+
+    assert len(caplog.records) == 1
+    assert f"{name} is not usable" in caplog.text
+    assert (tmp_path / f"{name}.bad").read_bytes() == b"rubbish"
+    assert (steering.served_model is None) == (name == FILE_NAME)
+
+
+def test_a_directory_that_cannot_be_read_is_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / FILE_NAME).mkdir()
+
+    steering = Steering(parse([*ENGINES, "--state-dir", str(tmp_path)], {}))
+
+    assert steering.served_model is None
+    assert [record.levelname for record in caplog.records] == ["WARNING"]

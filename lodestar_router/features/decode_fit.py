@@ -18,7 +18,8 @@ Out      DecodeRate per GPU kind; for a kind never seen that of all kinds.
 Cost     about 6 us per answer, 5 us for a look that solves anew, which few do.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 _MEMORY_ANSWERS = 500.0  # minutes of traffic: a kind's speed changes with its software only
@@ -74,6 +75,19 @@ class _Fit:
             )
         return self._solved
 
+    def state(self) -> list[float]:
+        """Sums and products in a row, for `restore`."""
+        return [self._answers, *(value for row in self._squares for value in row), *self._products]
+
+    def restore(self, state: Sequence[float]) -> None:
+        """Go on from a `state`; ValueError or TypeError if it is none."""
+        answers, *sums = map(float, state)
+        if len(sums) != _SIZE * (_SIZE + 1) or not all(map(math.isfinite, sums)):
+            raise ValueError("a decode rate is out of range")
+        rows = [sums[i : i + _SIZE] for i in range(0, len(sums), _SIZE)]
+        *self._squares, self._products = rows
+        self._answers, self._solve_at = int(answers), -1
+
     def _solution(self) -> list[float]:
         kept = list(range(_SIZE))
         while kept:
@@ -127,6 +141,15 @@ class DecodeFit:
         weight = tokens / (tokens + _SHORT_TOKENS)
         for fit in (self._pooled, self._by_gpu.setdefault(gpu, _Fit())):
             fit.add(row, seconds / tokens, weight)
+
+    def state(self) -> dict[str, list[float]]:
+        """Everything known, for `restore`; all kinds together are under ""."""
+        return {"": self._pooled.state(), **{gpu: f.state() for gpu, f in self._by_gpu.items()}}
+
+    def restore(self, state: Mapping[str, Sequence[float]]) -> None:
+        """Go on from a `state`; ValueError or TypeError if it is none."""
+        for gpu, sums in state.items():
+            (self._by_gpu.setdefault(gpu, _Fit()) if gpu else self._pooled).restore(sums)
 
     def rate(self, gpu: str) -> DecodeRate:
         """The kind's own rate, or the pooled one."""

@@ -77,6 +77,11 @@ class Decoding:
         self._variances: dict[str, float] = {}  # of ln error, by GPU kind
         self._engines: dict[EngineId, _Engine] = {}
 
+    @property
+    def fit(self) -> DecodeFit:
+        """The rates learned."""
+        return self._fit
+
     def first_token(self, request: RoutedRequest, candidate: Candidate, now_s: float) -> Answer:
         """A prefill is over, an answer begins; hand the result to `ended`."""
         snapshot = candidate.engine

@@ -20,6 +20,7 @@ Cost     O(1) and one small entry per engine.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lodestar_router.core.types import Decision, EngineId
@@ -86,6 +87,23 @@ class ResidualTracker:
         if engine is None:
             return fleet
         return fleet + _limited(engine.towards(fleet, now_s), MAX_DEVIATION)
+
+    def state(self, now_s: float) -> dict[str, list[float]]:
+        """Everything known, for `restore`; the fleet is under ""."""
+        means = {"": self._fleet, **self._engines}
+        return {name: [now_s - mean.at_s, mean.errors, mean.weight] for name, mean in means.items()}
+
+    def restore(self, state: Mapping[str, Sequence[float]], now_s: float, passed_s: float) -> None:
+        """Go on from a `state` of so long ago; ValueError or TypeError if it is none."""
+        means = {
+            name: _Mean(now_s - passed_s - float(age_s), float(errors), float(weight))
+            for name, (age_s, errors, weight) in state.items()
+        }
+        if not all(math.isfinite(m.at_s + m.errors) and m.weight >= 0 for m in means.values()):
+            raise ValueError("a correction is out of range")
+        self._fleet = means.pop("", self._fleet)
+        self._fleet_value = None
+        self._engines.update({EngineId(name): mean for name, mean in means.items()})
 
     def forget(self, engine_id: EngineId) -> None:
         """Drop what is known of an engine that left or restarted."""

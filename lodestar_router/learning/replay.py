@@ -70,6 +70,12 @@ class ReplayBuffer:
             self._keep(leaving)
         return True
 
+    def keep(self, row: TrainingRow) -> None:
+        """Put a row into the reservoir that was in one before."""
+        slot = self._free.pop()
+        self._table.put(slot, row)
+        self._keep(slot)
+
     def _keep(self, slot: int) -> None:
         """Let a row into the reservoir, or let it go."""
         stratum = self._stratum(slot)

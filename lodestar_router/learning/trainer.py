@@ -40,6 +40,7 @@ from lodestar_router.learning.gate import mean_of, spread_of
 from lodestar_router.learning.rates import fit_rates
 from lodestar_router.learning.replay import ReplayBuffer
 from lodestar_router.learning.report import TrainReport
+from lodestar_router.learning.row_file import decode_row_file, encode_row_file
 from lodestar_router.learning.rows import RowBatch, Slots
 from lodestar_router.learning.succession import Succession, errors_of
 
@@ -116,6 +117,31 @@ class Trainer:
                     abs(log_ttft - float(row.features[LOG_BASE])),
                 )
             )
+
+    def dump(self) -> bytes:
+        """All rows remembered, for `recall`."""
+        older, recent = self._replay.older(), self._replay.recent()
+        return encode_row_file(self._replay.take(older), self._replay.take(recent))
+
+    def recall(self, data: bytes, *, older_only: bool) -> int:
+        """Remember rows of a former trainer; returns how many.
+
+        Args:
+            older_only: only those of its reservoir, as the others will come again.
+
+        Raises:
+            CheckpointError: these are not rows of this feature schema.
+        """
+        older, recent = decode_row_file(data)
+        for row in older:
+            self._replay.keep(row)
+        if older_only:
+            return len(older)
+        for row in recent:
+            self._replay.add(row)
+        if self._served is None:  # what rows are scaled by comes with a model
+            self._new_rows += len(recent)
+        return len(older) + len(recent)
 
     def learn_many(self) -> tuple[TrainReport, PublishedModel | None]:
         """One round on everything remembered."""

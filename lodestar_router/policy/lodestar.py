@@ -64,7 +64,7 @@ class LodestarPolicy:
         self._goal = goal
         self._exploration = exploration
         self._congestion = CongestionPrice()
-        self._long_ttft_s = RunningQuantile(TAIL_SHARE)
+        self.long_ttft_s = RunningQuantile(TAIL_SHARE)
         self.decoding = Decoding()  # fed by whoever sees answers end
         self.trust = trust or TrustGate()  # likewise
         self.swap(model)
@@ -89,7 +89,7 @@ class LodestarPolicy:
         """The request goes where a decision on this policy's predictions says."""
         candidate = decision.candidates[decision.chosen]
         if decision.predicted_ttft_s is not None:
-            self._long_ttft_s.add(float(decision.predicted_ttft_s[decision.chosen]))
+            self.long_ttft_s.add(float(decision.predicted_ttft_s[decision.chosen]))
         work_s = prefill_work_s(self._model, request, candidate)
         self._congestion.sent(candidate, work_s, request.now_s)
 
@@ -126,7 +126,7 @@ class LodestarPolicy:
             ttft_s=own_s,
             prices_s=prices_s,
             spread=predicted.spread,
-            long_ttft_s=self._long_ttft_s.value,
+            long_ttft_s=self.long_ttft_s.value,
             forecast=forecast,
         )
         costs = objective_costs(goal, prospects)

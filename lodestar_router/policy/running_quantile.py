@@ -25,6 +25,12 @@ class RunningQuantile:
         """The quantile; None before the first number."""
         return None if self._ln is None else math.exp(self._ln)
 
+    def restore(self, value: float, count: int) -> None:
+        """Go on from a value that so many numbers led to; ValueError if it is none."""
+        if not 0.0 < value < math.inf or count < 1:
+            raise ValueError(f"a quantile is out of range: {value} of {count}")
+        self._ln, self._count = math.log(value), count
+
     def add(self, number: float) -> None:
         """Take in a number above 0; others are ignored."""
         if not 0.0 < number < math.inf:

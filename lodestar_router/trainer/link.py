@@ -29,6 +29,7 @@ from lodestar_router.features.row import TrainingRow
 from lodestar_router.features.serving import ModelFormatError, PublishedModel
 from lodestar_router.tasks import cancel, spawn
 from lodestar_router.trainer.wire import (
+    OLDER_ROWS,
     FrameReader,
     Kind,
     WireError,
@@ -41,6 +42,7 @@ _logger = logging.getLogger(__name__)
 _ROWS_PER_FRAME = 256
 _READ_BYTES = 1 << 16
 _CAPACITY_ROWS = 4096  # 1 MB; the trainer's window, so a restarted one has it back
+_MEMORY_INTERVAL_S = 5.0  # fast corrections halve in 45 s
 _LIVED_S = 60.0  # a trainer that ran so long did not fail at start: backoff begins anew
 
 
@@ -73,12 +75,20 @@ class TrainerLink:
         *,
         command: Sequence[str],
         model: PublishedModel | None = None,
+        memory: Callable[[], bytes] | None = None,
         capacity: int = _CAPACITY_ROWS,
         backoff_s: tuple[float, float] = (0.5, 30.0),  # first, longest
         stop_timeout_s: float = 3.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Wire it; nothing starts yet.
+
+        Args:
+            memory: what the trainer is to keep for the router, every few seconds.
+        """
         self._on_model = on_model
+        self._memory = memory
+        self._memory_due_s = 0.0
         self._command = tuple(command)
         self._model = model
         self._rows: deque[TrainingRow] = deque(maxlen=capacity)
@@ -123,6 +133,8 @@ class TrainerLink:
 
     async def stop(self) -> None:
         """End the process, asking first; nothing restarts after."""
+        if self._process is not None and self._process.stdin is not None and self.running:
+            self._remember(self._process.stdin)
         await cancel(self._supervisor)
         self._supervisor = None
 
@@ -160,6 +172,7 @@ class TrainerLink:
         try:
             if self._model is not None:
                 pipe.write(frame(Kind.MODEL, encode_model(self._model)))
+            pipe.write(frame(Kind.RECALL, b"" if self.counters.starts == 1 else OLDER_ROWS))
             self._unsent = len(self._rows)
             while True:
                 while self._unsent:
@@ -167,10 +180,18 @@ class TrainerLink:
                     pipe.write(frame(Kind.ROWS, encode_rows(batch)))
                     self.counters.rows_sent += len(batch)
                     await pipe.drain()
+                if self._clock() >= self._memory_due_s:
+                    self._remember(pipe)
                 self._something.clear()
                 await self._something.wait()
         except ConnectionError:
             return  # it died: the reader sees the end of its output
+
+    def _remember(self, pipe: asyncio.StreamWriter) -> None:
+        """Give the trainer what it is to keep for the router."""
+        self._memory_due_s = self._clock() + _MEMORY_INTERVAL_S
+        if self._memory is not None and not pipe.is_closing():
+            pipe.write(frame(Kind.ROUTER, self._memory()))
 
     def _next_batch(self) -> list[TrainingRow]:
         first = len(self._rows) - self._unsent

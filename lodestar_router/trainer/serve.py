@@ -4,7 +4,7 @@ In       frames on `in_fd`; ends at STOP or end of file, so that no trainer
          outlives its router.
 Out      a REPORT frame after every round, a MODEL frame before it if there is a new
          version, which then also is in the state directory.
-Errors   a checkpoint that cannot be saved is logged and does not stop training;
+Errors   what cannot be saved is logged once and does not stop training (keeper.py);
          a broken pipe ends the loop; WireError is raised.
 
 One thread: while a round runs (a second at most) rows wait in the pipe, and behind
@@ -23,8 +23,9 @@ from typing import Protocol
 from lodestar_router.features.model_codec import decode_model, encode_model
 from lodestar_router.features.row import TrainingRow
 from lodestar_router.features.serving import PublishedModel
-from lodestar_router.learning.checkpoint import CheckpointError, save
+from lodestar_router.trainer.keeper import Keeper
 from lodestar_router.trainer.wire import (
+    OLDER_ROWS,
     FrameReader,
     Kind,
     decode_rows,
@@ -45,6 +46,10 @@ class Learner(Protocol):
     def add(self, row: TrainingRow) -> None: ...
 
     def learn_many(self) -> tuple[object, PublishedModel | None]: ...
+
+    def dump(self) -> bytes: ...
+
+    def recall(self, data: bytes, *, older_only: bool) -> int: ...
 
 
 MakeLearner = Callable[[PublishedModel | None], Learner]
@@ -76,6 +81,7 @@ class TrainerLoop:
         self._learner: Learner | None = None
         self._options = options
         self._clock = clock
+        self._keeper = Keeper(options.state_dir, clock)
         self._frames = FrameReader()
         self._next_round_s = clock()
 
@@ -87,6 +93,8 @@ class TrainerLoop:
                     self._round()
         except BrokenPipeError:
             _logger.info("the router is gone")
+        if self._learner is not None:
+            self._keeper.rows(self._learner.dump, at_once=True)
 
     def _patience_s(self) -> float | None:
         """How long to wait for rows: until the next round if there is reason for one."""
@@ -108,13 +116,22 @@ class TrainerLoop:
         for kind, payload in self._frames.feed(data):
             if kind is Kind.STOP:
                 return False
-            if kind is Kind.MODEL:
-                self._learner = self._make_learner(decode_model(payload))
-            elif kind is Kind.ROWS:
-                learner = self._learner = self._learner or self._make_learner(None)
-                for row in decode_rows(payload):
-                    learner.add(row)
+            self._take(kind, payload)
         return True
+
+    def _take(self, kind: Kind, payload: bytes) -> None:
+        if kind is Kind.MODEL:
+            self._learner = self._make_learner(decode_model(payload))
+        elif kind is Kind.ROUTER:
+            self._keeper.router(payload)
+        elif kind in (Kind.ROWS, Kind.RECALL):
+            learner = self._learner = self._learner or self._make_learner(None)
+            if kind is Kind.RECALL:
+                older_only = payload == OLDER_ROWS
+                self._keeper.recall_rows(lambda data: learner.recall(data, older_only=older_only))
+                return
+            for row in decode_rows(payload):
+                learner.add(row)
 
     def _round(self) -> None:
         assert self._learner is not None
@@ -122,16 +139,9 @@ class TrainerLoop:
         report, model = self._learner.learn_many()
         if model is not None:
             self._write(frame(Kind.MODEL, encode_model(model)))
-            self._save(model)
+            self._keeper.model(model)
         self._write(frame(Kind.REPORT, encode_report(report)))
-
-    def _save(self, model: PublishedModel) -> None:
-        if self._options.state_dir is None:
-            return
-        try:
-            save(model, self._options.state_dir)
-        except CheckpointError as error:
-            _logger.warning("%s", error)
+        self._keeper.rows(self._learner.dump)
 
     def _write(self, data: bytes) -> None:
         while data:

@@ -2,7 +2,8 @@
 
     frame = length of the rest, uint32 | kind, uint8 | payload
 
-    router -> trainer   MODEL (where to start from), ROWS, STOP
+    router -> trainer   MODEL and RECALL (where to start from), ROWS, STOP,
+                        ROUTER (to be kept in the state directory)
     trainer -> router   MODEL (a new version), REPORT
 
 ROWS is a msgpack array of arrays, feature vectors as little-endian float32
@@ -40,6 +41,11 @@ class Kind(IntEnum):
     MODEL = 2
     REPORT = 3
     STOP = 4
+    RECALL = 5  # payload OLDER_ROWS: those that the router has itself are left out
+    ROUTER = 6
+
+
+OLDER_ROWS = b"older"
 
 
 _KINDS = {kind.value: kind for kind in Kind}

@@ -12,6 +12,7 @@ import pytest
 
 from lodestar_router.features.serving import PublishedModel
 from lodestar_router.learning.checkpoint import load
+from lodestar_router.trainer.keeper import ROUTER_FILE
 from lodestar_router.trainer.link import TrainerLink, end_process, trainer_command
 from tests.features.models import model, row
 from tests.learning.traffic import rows
@@ -251,3 +252,46 @@ async def test_the_real_trainer_teaches_and_ends(tmp_path: Path) -> None:
     saved = load(tmp_path)
     assert saved is not None
     assert saved.version == linked.models[-1].version
+
+
+async def test_a_restarted_trainer_goes_on_from_what_the_last_one_kept(tmp_path: Path) -> None:
+    """Rows, model and the router's memory; across a new router, and a new trainer of the same."""
+
+    def begin(served: PublishedModel | None) -> Linked:
+        linked = Linked()
+        command = [*trainer_command(tmp_path, seed=1), "--interval", "0"]
+        linked.link = TrainerLink(
+            linked.models.append,
+            command=command,
+            model=served,
+            memory=lambda: b"as of now",
+            backoff_s=(0.01, 0.02),
+            stop_timeout_s=20.0,
+        )
+        linked.link.start()
+        return linked
+
+    def rows_reported(linked: Linked) -> int:
+        return 0 if linked.link.last_report is None else int(linked.link.last_report["rows"])
+
+    first = begin(None)
+    for each in rows(200, seed=0):
+        first.link.offer(each)
+    await first.until(lambda: rows_reported(first) == 200, timeout_s=40.0)
+    await first.link.stop()
+    assert (tmp_path / ROUTER_FILE).read_bytes() == b"as of now"
+
+    second = begin(load(tmp_path))
+    for each in rows(50, seed=1):
+        second.link.offer(each)
+    await second.until(lambda: rows_reported(second) == 250, timeout_s=40.0)
+    assert second.link.pid is not None
+    os.kill(second.link.pid, signal.SIGKILL)
+    second.link.last_report = None
+    for each in rows(50, seed=2):
+        second.link.offer(each)
+    await second.until(lambda: rows_reported(second) == 100, timeout_s=40.0)
+    await second.link.stop()
+
+    assert second.models
+    assert second.models[0].version > first.models[-1].version

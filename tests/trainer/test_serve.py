@@ -12,7 +12,7 @@ import pytest
 from lodestar_router.features.model_codec import decode_model, encode_model
 from lodestar_router.features.row import TrainingRow
 from lodestar_router.features.serving import PublishedModel
-from lodestar_router.learning.checkpoint import load
+from lodestar_router.learning.checkpoint import CheckpointError, load
 from lodestar_router.trainer.serve import ServeOptions, TrainerLoop
 from lodestar_router.trainer.wire import FrameReader, Kind, decode_report, encode_rows, frame
 from tests.features.models import model, row
@@ -40,6 +40,15 @@ class FakeLearner:
         version = 0 if self.served is None else self.served.version
         self.served = model(version=version + 1)
         return Report(len(self.rows)), self.served
+
+    def dump(self) -> bytes:
+        return f"{len(self.rows)} rows".encode()
+
+    def recall(self, data: bytes, *, older_only: bool) -> int:
+        if b"rows" not in data:
+            raise CheckpointError("not rows")
+        self.rows = [row()] * (1 if older_only else int(data.split()[0]))
+        return len(self.rows)
 
 
 class Served:
