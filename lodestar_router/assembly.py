@@ -263,7 +263,7 @@ class Router:
     def _gauges(self) -> Iterable[GaugeRow]:
         now_s = self._clock()
         yield from gauge_rows(self.fleet, self.index, now_s)
-        yield from learned_rows(self.trainer, self.served_model, self.steering.trust)
+        yield from learned_rows(self.steering)
         yield from self.discovery.gauges()
         yield from self._reloader.gauges()
 

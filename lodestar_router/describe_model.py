@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from lodestar_router.features.serving import PublishedModel
 from lodestar_router.features.trust import TrustGate
 from lodestar_router.proxy.metrics import GaugeRow
+from lodestar_router.steering import Steering
 from lodestar_router.trainer.link import TrainerLink
 
 
-def learned_rows(
-    trainer: TrainerLink | None, model: PublishedModel | None, trust: TrustGate | None
-) -> Iterator[GaugeRow]:
+def learned_rows(steering: Steering) -> Iterator[GaugeRow]:
     """All there is of them."""
+    trainer, model, trust = steering.trainer, steering.served_model, steering.trust
     if trainer is not None:
         yield from _trainer_rows(trainer)
     if model is not None and trust is not None:

@@ -65,7 +65,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "cli": ({"*"}, {*ANY_STDLIB, "uvloop"}),
     "assembly": ({"*"}, {*ANY_STDLIB, "aiohttp", "zmq"}),
     "describe": ({"*"}, PURE_STDLIB),
-    "describe_model": ({"features", "proxy", "trainer"}, PURE_STDLIB),
+    "describe_model": ({"features", "proxy", "steering", "trainer"}, PURE_STDLIB),
     "engine_parts": (
         {"config", "core", "engines", "proxy", "resilience", "tls"},
         {*ANY_STDLIB, "aiohttp", "zmq"},

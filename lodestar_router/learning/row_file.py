@@ -20,6 +20,7 @@ from lodestar_router.learning.checkpoint import CheckpointError, seal, unseal
 from lodestar_router.learning.rows import RowBatch
 
 KIND = "rows-1"
+_Rows = np.ndarray[tuple[int], np.dtype[np.void]]
 _LENGTH = struct.Struct("<I")
 _ROW = np.dtype(
     [
@@ -58,17 +59,16 @@ def decode_row_file(data: bytes) -> tuple[list[TrainingRow], list[TrainingRow]]:
     return rows[:older], rows[older:]
 
 
-def _packed(batch: RowBatch) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+def _packed(batch: RowBatch) -> _Rows:
     rows = np.zeros(len(batch.ttft_s), _ROW)
     for name in _ROW.names or ():
         rows[name] = getattr(batch, name)
     return rows
 
 
-def _unpacked(
-    rows: np.ndarray[tuple[int], np.dtype[np.void]], gpus: list[str]
-) -> Iterator[TrainingRow]:
-    for features, work_tokens, ttft_s, censored, gpu in rows:
+def _unpacked(rows: _Rows, gpus: list[str]) -> Iterator[TrainingRow]:
+    columns = (rows[name] for name in _ROW.names or ())
+    for features, work_tokens, ttft_s, censored, gpu in zip(*columns, strict=True):
         yield TrainingRow(
             features=features.astype(np.float32),
             work_tokens=int(work_tokens),
