@@ -90,8 +90,8 @@ class ResidualTracker:
 
     def state(self, now_s: float) -> dict[str, list[float]]:
         """Everything known, for `restore`; the fleet is under ""."""
-        means = {"": self._fleet, **self._engines}
-        return {name: [now_s - mean.at_s, mean.errors, mean.weight] for name, mean in means.items()}
+        means: list[tuple[str, _Mean]] = [("", self._fleet), *self._engines.items()]
+        return {name: [now_s - mean.at_s, mean.errors, mean.weight] for name, mean in means}
 
     def restore(self, state: Mapping[str, Sequence[float]], now_s: float, passed_s: float) -> None:
         """Go on from a `state` of so long ago; ValueError or TypeError if it is none."""
