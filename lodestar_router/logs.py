@@ -8,15 +8,16 @@ The JSON keys are those of production-stack's router (src/vllm_router/log.py at 
 `exception` and `stack_info` included.
 
 `Lines` writes many messages of one logger at once and looks the same: a message takes
-2 us instead of the 20 us that logging takes.
+2 us instead of the 11 us that logging takes.
 """
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 import msgspec
 
@@ -35,7 +36,9 @@ def set_up(level: str, log_format: str) -> Outlet:
         record = logging.LogRecord(__name__, logging.WARNING, __file__, 0, message, (), None)
         return form.format(record)
 
-    outlet = Outlet(sys.stderr.fileno(), lost)
+    stderr: TextIO | None = sys.stderr  # None: the process was started without one
+    descriptor = os.open(os.devnull, os.O_WRONLY) if stderr is None else stderr.fileno()
+    outlet = Outlet(descriptor, lost)
     handler = logging.StreamHandler(outlet)
     handler.setFormatter(form)
     logging.basicConfig(level=severity(level), handlers=[handler])

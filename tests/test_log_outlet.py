@@ -126,16 +126,36 @@ def test_what_cannot_be_written_is_lost(path: str, pipe: tuple[int, int]) -> Non
     os.close(writer)
 
 
+def command(engine: FakeEngine, port: int) -> list[str]:
+    return [
+        sys.executable, "-m", "lodestar_router", "--engines", engine.url, "--no-trainer",
+        "--host", "127.0.0.1", "--port", str(port), "--routing-logic", "roundrobin",
+    ]  # fmt: skip
+
+
+async def test_router_without_a_log_answers() -> None:
+    engine = await FakeEngine().start()
+    port = _free_port()
+    process = await asyncio.create_subprocess_exec(
+        "sh", "-c", 'exec "$@" 2>&-', "sh", *command(engine, port)
+    )
+    try:
+        await (await _client(port)).close()
+        process.terminate()
+        assert await asyncio.wait_for(process.wait(), 20) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        await engine.stop()
+
+
 async def test_router_whose_log_nobody_reads_goes_on_answering() -> None:
     engine = await FakeEngine().start()
     reader, writer = os.pipe()
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
     port = _free_port()
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "lodestar_router", "--engines", engine.url, "--no-trainer",
-        "--host", "127.0.0.1", "--port", str(port), "--routing-logic", "roundrobin",
-        stderr=writer,
-    )  # fmt: skip
+    process = await asyncio.create_subprocess_exec(*command(engine, port), stderr=writer)
     os.close(writer)
     try:
         client = await _client(port)

@@ -9,8 +9,9 @@ port and without TLS: swapping routers moves no session.
 
 In       a set of engines, a session's id.
 Out      the session's engine.
-Cost     2 us for a set that was seen lately, whatever its size; else a merge of the points,
-         0.1 ms per 8 engines. Memory: 160 points per engine, and per remembered set.
+Cost     2 us for a set that was seen lately, whatever its size; else a merge of the points:
+         0.05 ms for 8 engines, 1 ms for 64, and 0.15 ms per engine never seen. Memory: 160
+         points per engine, and per remembered set.
 Source   the defaults of uhashring.HashRing (MetaRing), which routers/routing_logic.py of
          vllm-project/production-stack at a6c01db uses.
 """
@@ -19,6 +20,9 @@ import hashlib
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
 
 from lodestar_router.core.types import EngineId
 
@@ -31,10 +35,9 @@ class HashRing:
     """See the module."""
 
     def __init__(self) -> None:
-        self._points: OrderedDict[EngineId, list[int]] = OrderedDict()
-        self._rings: OrderedDict[tuple[EngineId, ...], tuple[list[int], list[EngineId]]] = (
-            OrderedDict()
-        )
+        self._points: OrderedDict[EngineId, npt.NDArray[np.uint64]] = OrderedDict()
+        # members -> points in order, and whose each is
+        self._rings: OrderedDict[tuple[EngineId, ...], tuple[list[int], list[int]]] = OrderedDict()
 
     def engine_of(self, session_id: str, engine_ids: Sequence[EngineId]) -> EngineId:
         """The engine of a session among these; their order makes no difference."""
@@ -47,22 +50,25 @@ class HashRing:
         else:
             self._rings.move_to_end(members)
         points, owners = ring
-        return owners[bisect_right(points, _hash(session_id)) % len(points)]
+        return members[owners[bisect_right(points, _hash(session_id)) % len(points)]]
 
-    def _ring_of(self, members: Sequence[EngineId]) -> tuple[list[int], list[EngineId]]:
-        pairs = sorted((point, engine) for engine in members for point in self._points_of(engine))
-        return [point for point, _ in pairs], [engine for _, engine in pairs]
+    def _ring_of(self, members: Sequence[EngineId]) -> tuple[list[int], list[int]]:
+        points = np.concatenate([self._points_of(engine) for engine in members])
+        owners = np.repeat(np.arange(len(members)), _POINTS)
+        order = np.argsort(points, kind="stable")
+        return points[order].tolist(), owners[order].tolist()
 
-    def _points_of(self, engine_id: EngineId) -> list[int]:
+    def _points_of(self, engine_id: EngineId) -> npt.NDArray[np.uint64]:
         points = self._points.get(engine_id)
         if points is None:
-            points = [_hash(f"http://{engine_id}-{number}") for number in range(_POINTS)]
-            self._points[engine_id] = points
+            hashes = [_hash(f"http://{engine_id}-{number}") for number in range(_POINTS)]
+            points = self._points[engine_id] = np.array(hashes, dtype=np.uint64)
             if len(self._points) > _ENGINES:
                 self._points.popitem(last=False)
         return points
 
 
 def _hash(text: str) -> int:
+    """The first half of the digest: its order is that of the whole."""
     digest = hashlib.md5(text.encode("utf-8", "replace"), usedforsecurity=False).digest()
-    return int.from_bytes(digest)
+    return int.from_bytes(digest[:8])
