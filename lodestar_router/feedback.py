@@ -69,11 +69,6 @@ class RouterFeedback:
         self._decided = 0
         self._answers: dict[int, Answer] = {}  # under way
 
-    @property
-    def counts_tokens(self) -> bool:
-        """Whether output tokens are of use: only learned policies look at them."""
-        return self.decoding is not None
-
     def decided(self, request: RoutedRequest, decision: Decision) -> None:
         """Keep the decision for the log; its outcomes are added as they come."""
         self._decided += 1

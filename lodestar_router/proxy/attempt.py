@@ -25,10 +25,6 @@ from lodestar_router.proxy.verdict import Verdict, verdict_on, verdict_on_refusa
 class Feedback(Protocol):
     """Who learns from decisions and their late labels."""
 
-    @property
-    def counts_tokens(self) -> bool:
-        """Whether it wants to know how many tokens answers have."""
-
     def decided(self, request: RoutedRequest, decision: Decision) -> None:
         """A request is being sent where `decision` says."""
 

@@ -60,10 +60,6 @@ class Recorder:
     decisions: list[Decision] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
 
-    @property
-    def counts_tokens(self) -> bool:
-        return True
-
     def decided(self, request: RoutedRequest, decision: Decision) -> None:
         self.decisions.append(decision)
 
