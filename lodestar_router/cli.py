@@ -22,7 +22,9 @@ import uvloop
 from lodestar_router import __version__, logs
 from lodestar_router.assembly import Router
 from lodestar_router.config import Config, parse
+from lodestar_router.config.disaggregated_model import BY_ITSELF
 from lodestar_router.emulator.fleet import EmulatedFleet
+from lodestar_router.emulator.server_settings import KvConnector
 from lodestar_router.errors import ConfigError
 from lodestar_router.log_outlet import Outlet
 from lodestar_router.signals import Signals
@@ -55,8 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 async def _serve(config: Config, read: Callable[[], Config], outlet: Outlet) -> int:
     signals = Signals()
     draining = spawn(_keep_draining(outlet), name="log")
+    by_itself = config.routing_logic == BY_ITSELF
     fleet = EmulatedFleet(
-        config.emulated, speed=config.emulated_speed, tokenizer_of=config.tokenizer_of
+        config.emulated,
+        speed=config.emulated_speed,
+        tokenizer_of=config.tokenizer_of,
+        kv_connector=KvConnector.SHARED if by_itself else KvConnector.NIXL,
     )
     try:
         emulated = await fleet.start()

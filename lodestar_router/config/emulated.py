@@ -3,6 +3,7 @@
     emulated:4                       four of the default kind
     emulated:2xA30,2xV100            a mixed fleet
     emulated:2xA30@llama-3-8b        with a model of its own
+    emulated:2xA30:prefill,4:decode  with roles, which are their labels `model`
 
 What stands after `emulated:` goes on, over spaces and commas, until the next URL.
 
@@ -18,7 +19,9 @@ from lodestar_router.config.model import EMULATED_GPU, EMULATED_MODEL, EmulatedG
 
 _MOST_ENGINES = 1000  # more is a slip of the finger
 _PREFIX = "emulated:"
-_GROUP = re.compile(r"(?:(\d+)(?:x|(?=@|$)))?([A-Za-z][\w.-]*)?(?:@([\w./-]+))?")
+_GROUP = re.compile(
+    r"(?:(\d+)(?:x|(?=[@:]|$)))?([A-Za-z][\w.-]*)?(?:@([\w./-]+))?(?::(prefill|decode))?"
+)
 
 
 def split_emulated(raw: object) -> tuple[object, tuple[EmulatedGroup, ...]]:
@@ -59,8 +62,12 @@ def _group(word: str) -> EmulatedGroup:
     count = 1 if match is None or match[1] is None else int(match[1])
     if match is None or count < 1:
         raise ValueError(
-            f"{shown(word)} is no group of emulated engines; as 4, 2xA30 or 2xA30@llama-3-8b"
+            f"{shown(word)} is no group of emulated engines; as 4, 2xA30, 2xA30@llama-3-8b or "
+            "4:prefill"
         )
     return EmulatedGroup(
-        count=count, gpu=match[2] or EMULATED_GPU, model=match[3] or EMULATED_MODEL
+        count=count,
+        gpu=match[2] or EMULATED_GPU,
+        model=match[3] or EMULATED_MODEL,
+        role=match[4],
     )

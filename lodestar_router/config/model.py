@@ -26,6 +26,7 @@ class EmulatedGroup:
     count: int
     gpu: str = EMULATED_GPU
     model: str = EMULATED_MODEL
+    role: str | None = None  # prefill or decode, where prefill is disaggregated
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

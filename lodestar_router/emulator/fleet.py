@@ -20,10 +20,17 @@ import msgspec
 
 from lodestar_router.config.addresses import engine_id_of
 from lodestar_router.config.model import EmulatedGroup
+from lodestar_router.core.roles import ROLE_LABEL
 from lodestar_router.core.types import EngineSpec
 from lodestar_router.emulator.build import EngineSettings
 from lodestar_router.emulator.profiles import load_profile
-from lodestar_router.emulator.server_settings import ServerPorts, ServerSettings
+from lodestar_router.emulator.server_settings import (
+    KvConnector,
+    KvRole,
+    KvTransfer,
+    ServerPorts,
+    ServerSettings,
+)
 from lodestar_router.errors import ConfigError
 from lodestar_router.tasks import cancel, spawn
 
@@ -46,6 +53,7 @@ class EmulatedFleet:
 
     Args:
         speed: seconds of emulated engines per second.
+        kv_connector: how engines with roles find computed prompts.
         tokenizer_of: the tokenizer configured for a model, if there is one.
     """
 
@@ -55,11 +63,13 @@ class EmulatedFleet:
         *,
         speed: float = 1.0,
         tokenizer_of: Callable[[str], str | None] = lambda _model: None,
+        kv_connector: KvConnector = KvConnector.NIXL,
     ) -> None:
         self._settings = [
             ServerSettings(
                 engine=EngineSettings(gpu=group.gpu, model=group.model),
                 tokenizer=tokenizer_of(group.model),
+                kv_transfer=_part(group.role, kv_connector),
                 speed=speed,
             )
             for group in groups
@@ -146,12 +156,18 @@ class EmulatedFleet:
                     _logger.warning("%s", error)
 
 
+def _part(role: str | None, connector: KvConnector) -> KvTransfer | None:
+    return None if role is None else KvTransfer(role=KvRole(role), connector=connector)
+
+
 def spec_of(settings: ServerSettings) -> EngineSpec:
     """An engine on known ports, as a router is told of it."""
     url = f"http://{settings.host}:{settings.port}"
+    part = settings.kv_transfer
     return EngineSpec(
         engine_id=engine_id_of(url),
         url=url,
         gpu=settings.engine.gpu,
         scheduler_stats=(f"tcp://{settings.host}:{settings.scheduler_stats_port}",),
+        labels={} if part is None else {ROLE_LABEL: part.role.value},
     )

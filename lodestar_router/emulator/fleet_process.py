@@ -13,6 +13,7 @@ import asyncio
 import signal
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -21,7 +22,7 @@ import zmq
 
 from lodestar_router.emulator.server import EmulatedServer
 from lodestar_router.emulator.server_language import Language
-from lodestar_router.emulator.server_settings import ServerSettings
+from lodestar_router.emulator.server_settings import KvRole, ServerSettings
 from lodestar_router.errors import ConfigError
 
 
@@ -38,7 +39,15 @@ async def serve(settings: list[ServerSettings], stdin: asyncio.StreamReader) -> 
                 one, languages[one.tokenizer], context=context, clock=time.monotonic
             )
             servers.append(server)
+        peers: list[str] = []  # of those that look for computed prompts, which start last
+        for server in sorted(servers, key=_decodes):
+            part = server.settings.kv_transfer
+            if part is not None and part.role is KvRole.DECODE:
+                part = replace(part, peers=tuple(peers))
+                server.settings = replace(server.settings, kv_transfer=part)
             await server.start()
+            if part is not None and part.role is KvRole.PREFILL:
+                peers.append(server.url)
         _say({"ports": [server.ports for server in servers]})
         await stdin.read()
     except ConfigError as error:
@@ -47,6 +56,11 @@ async def serve(settings: list[ServerSettings], stdin: asyncio.StreamReader) -> 
         for server in servers:
             await server.stop()
         context.destroy(linger=0)
+
+
+def _decodes(server: EmulatedServer) -> bool:
+    part = server.settings.kv_transfer
+    return part is not None and part.role is KvRole.DECODE
 
 
 def _say(answer: object) -> None:

@@ -8,8 +8,10 @@ from lodestar_router.config.model import EmulatedGroup
 from lodestar_router.errors import ConfigError
 
 
-def group(count: int, gpu: str = "A30", model: str = "llama-3-8b") -> EmulatedGroup:
-    return EmulatedGroup(count=count, gpu=gpu, model=model)
+def group(
+    count: int, gpu: str = "A30", model: str = "llama-3-8b", role: str | None = None
+) -> EmulatedGroup:
+    return EmulatedGroup(count=count, gpu=gpu, model=model, role=role)
 
 
 @pytest.mark.parametrize(
@@ -21,6 +23,16 @@ def group(count: int, gpu: str = "A30", model: str = "llama-3-8b") -> EmulatedGr
         pytest.param("emulated:2xA30 emulated:H100", [group(2), group(1, "H100")], [], id="twice"),
         pytest.param("emulated:2xA30, 1xL20", [group(2), group(1, "L20")], [], id="space"),
         pytest.param("emulated:2xA100-80G@m.1", [group(2, "A100-80G", "m.1")], [], id="model"),
+        pytest.param(
+            "emulated:2xH100:prefill,3:decode,1xA30@m:decode",
+            [
+                group(2, "H100", role="prefill"),
+                group(3, role="decode"),
+                group(1, model="m", role="decode"),
+            ],
+            [],
+            id="roles",
+        ),
         pytest.param("emulated:3@qwen3-8b", [group(3, model="qwen3-8b")], [], id="number-model"),
         pytest.param(
             "http://a:1,emulated:1,http://b:2", [group(1)], ["http://a:1", "http://b:2"], id="among"
@@ -43,6 +55,7 @@ def test_groups_are_read_and_urls_are_left(
         pytest.param("emulated:", id="nothing"),
         pytest.param("emulated:0", id="none"),
         pytest.param("emulated:2y", id="no-gpu"),
+        pytest.param("emulated:2xA30:both", id="no-role"),
         pytest.param("emulated:-1xA30", id="negative"),
         pytest.param("emulated:2xA30,http//a", id="mistyped-url"),
         pytest.param("emulated:100000", id="too-many"),

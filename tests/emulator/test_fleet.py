@@ -4,13 +4,19 @@ import asyncio
 import os
 import signal
 import sys
+from dataclasses import replace
 
 import pytest
 
+from lodestar_router.assembly import Router
+from lodestar_router.config import parse
 from lodestar_router.config.model import EmulatedGroup
 from lodestar_router.emulator.fleet import EmulatedFleet
+from lodestar_router.emulator.kv_transfer import FETCH
+from lodestar_router.emulator.server_settings import KvConnector
 from lodestar_router.errors import ConfigError
 from tests.emulator.server_rig import MODEL, call, until
+from tests.proxy.harness import RawClient, post
 
 _ONE = [EmulatedGroup(count=1)]
 
@@ -114,3 +120,37 @@ async def test_a_fleet_of_nothing_starts_nothing() -> None:
     assert await fleet.start() == ()
     assert fleet.pid is None
     await fleet.stop()
+
+
+@pytest.mark.parametrize(
+    ("logic", "kv_connector"),
+    [
+        ("disaggregated_prefill", KvConnector.SHARED),
+        ("disaggregated_prefill_orchestrated", KvConnector.NIXL),
+    ],
+)
+async def test_engines_with_roles_hand_prompts_over(logic: str, kv_connector: KvConnector) -> None:
+    groups = [EmulatedGroup(count=1, role="decode"), EmulatedGroup(count=1, role="prefill")]
+    fleet = EmulatedFleet(groups, speed=50, kv_connector=kv_connector)
+    try:
+        specs = await fleet.start()
+        flags = [
+            *("--engines", "http://a:1", "--host", "127.0.0.1", "--port", "0", "--no-trainer"),
+            *("--prefill-model-labels", "prefill", "--decode-model-labels", "decode"),
+            *("--routing-logic", logic, "--pd-policy", "roundrobin"),
+        ]
+        router = Router(replace(parse(flags, {}), engines=specs))
+        client = await RawClient.to(await router.start())
+        body = {"model": MODEL, "prompt": "Once", "max_tokens": 2}
+        await client.send(post("/v1/completions", body, "X-Request-Id: r1"))
+        reply = await client.reply()
+        await client.close()
+        await router.stop(drain_s=0.5)
+        asked = {"request_id": "r1", "name": "r1", "digest": ""}
+        kept = await call(specs[1].url, FETCH, asked)
+
+        assert reply.status == 200
+        assert "x-lodestar-prefill-skipped" not in reply.headers
+        assert kept.json() == {"error": "it was not computed here, or is gone"}
+    finally:
+        await fleet.stop()
