@@ -28,6 +28,7 @@ from tests.helm.rendering import (
 )
 
 ROUTER = HELM / "values-lodestar.yaml"
+PD = HELM / "values-lodestar-pd.yaml"
 OVERLAYS = sorted(HELM.glob("values-lodestar*.yaml"))
 _VERSION = "0.1.12"
 _CHART = os.environ.get("PRODUCTION_STACK_CHART", "")
@@ -104,6 +105,57 @@ def test_gpu_kinds_of_the_mixed_fleet_differ() -> None:
     assert len({spec["modelURL"] for spec in specs}) == 1
 
 
+def test_roles_are_the_names_that_become_labels_and_engines_hand_over(tmp_path: Path) -> None:
+    values = values_of(ROUTER, PD)
+    extra = [
+        argument.replace("/var/lib/lodestar", str(tmp_path))
+        for argument in values["routerSpec"]["extraArgs"]
+    ]
+    before = values_of(ROUTER)["routerSpec"]["extraArgs"]
+
+    config = parse(["--service-discovery", "k8s", *extra], {})
+
+    specs = {spec["name"]: spec for spec in values["servingEngineSpec"]["modelSpec"]}
+    assert set(specs) == {*config.prefill_model_labels, *config.decode_model_labels}
+    assert len({spec["modelURL"] for spec in specs.values()}) == 1
+    for spec in specs.values():
+        flags = spec["vllmConfig"]["extraArgs"]
+        transfer = json.loads(flags[flags.index("--kv-transfer-config") + 1])
+        assert transfer["kv_connector"] == "NixlConnector"
+        assert [each["name"] for each in spec["env"]] == ["VLLM_NIXL_SIDE_CHANNEL_HOST"]
+    kept = {each for each in before if not each.startswith("--routing-logic")}
+    assert kept <= set(values["routerSpec"]["extraArgs"])
+
+
+@with_chart
+def test_pods_bear_their_role_and_their_address() -> None:
+    engines = rendered(ROUTER, PD)
+
+    for role in ("prefill", "decode"):
+        template = engines.one("Deployment", f"-qwen-{role}-deployment-vllm")["spec"]["template"]
+        assert template["metadata"]["labels"]["model"] == f"qwen-{role}"
+        (container,) = template["spec"]["containers"]
+        env = {each["name"]: each for each in container["env"]}
+        address = env["VLLM_NIXL_SIDE_CHANNEL_HOST"]["valueFrom"]["fieldRef"]["fieldPath"]
+        assert address == "status.podIP"
+        assert "--kv-transfer-config" in container["command"]
+
+
+@with_chart
+@pytest.mark.parametrize("logic", ["disaggregated_prefill", "disaggregated_prefill_orchestrated"])
+def test_values_for_the_other_router_s_disaggregated_prefill_are_taken(logic: str) -> None:
+    labels = ["--prefill-model-labels", "llama-prefill", "--decode-model-labels", "llama-decode"]
+    others = {"routingLogic": logic, "enablePD": True, "extraArgs": labels}
+    image = {"repository": "lodestar-router", "tag": "latest"}
+    values = {"routerSpec": others | image}
+    (container,) = pod(Rendered(Path(_CHART), values).one("Deployment", "router"))["containers"]
+
+    config = parsed(container, {})
+
+    assert config.routing_logic == logic
+    assert config.prefill_model_labels == ("llama-prefill",)
+
+
 @with_chart
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
 def test_router_takes_the_arguments_of_the_chart(overlay: Path, tmp_path: Path) -> None:
@@ -113,7 +165,8 @@ def test_router_takes_the_arguments_of_the_chart(overlay: Path, tmp_path: Path) 
     config = parsed(container, {"/var/lib/lodestar": tmp_path})
 
     assert container["image"] == "lodestar-router:latest"
-    assert config.routing_logic == "lodestar"
+    wanted = "disaggregated_prefill_orchestrated" if overlay == PD else "lodestar"
+    assert config.routing_logic == wanted
     assert config.service_discovery == "k8s"
     assert config.k8s_namespace == "models"
     assert config.k8s_label_selector == "environment=test,release=test"
@@ -194,7 +247,7 @@ def test_router_alone_is_swapped_and_swapped_back() -> None:
 
 
 @with_chart
-@pytest.mark.parametrize("name", ["engines", "mixed-gpu"])
+@pytest.mark.parametrize("name", ["engines", "mixed-gpu", "pd"])
 def test_engines_start_with_prefix_caching_and_events(name: str) -> None:
     overlay = HELM / f"values-lodestar-{name}.yaml"
 
