@@ -136,13 +136,14 @@ async def legs(
             *("--metrics-interval", "0.05", "--tokenizer", language().root, *flags.split()),
         ]
         router = Router(parse(argv, {}))
+        rig = Legs(router, 0, prefill, decode)
         try:
-            rig = Legs(router, await router.start(), prefill, decode)
+            rig.port = await router.start()
             await until(lambda: all(state.up for state in router.fleet))
             yield rig
+        finally:
             for client in rig.clients:
                 await client.close()
-        finally:
             await router.stop(drain_s=0.5)
 
 

@@ -110,6 +110,27 @@ async def test_each_leg_is_timed_by_itself_and_the_client_s_wait_once() -> None:
         assert shown["decode"]["output_tokens"] == 3
 
 
+async def test_prefill_is_learned_from_requests_that_are_not_streamed_too() -> None:
+    async with legs() as it:
+        await it.ask()
+        decode, prefill = await it.get("/debug/decisions")
+
+        assert (decode["leg"], decode["ttft_s"]) == ("decode", None)
+        assert prefill["ttft_s"] > 0
+        assert prefill["candidates"][0]["predicted_ttft_s"] > 0
+
+
+async def test_a_trial_of_the_learned_policy_is_about_prefill() -> None:
+    async with legs(flags="--policy-mode shadow --policy-fallback lmetric") as it:
+        await it.ask()
+        decode, prefill = await it.get("/debug/decisions")
+        value = it.router.metrics.registry.get_sample_value
+
+        assert (prefill["policy"], prefill["arm"], decode["arm"]) == ("lmetric", "fallback", None)
+        counted = value("lodestar:arm_time_to_first_token_seconds_count", {"arm": "fallback"})
+        assert counted == 1
+
+
 async def test_what_generates_nothing_has_no_legs() -> None:
     async with legs() as it:
         client = await it.send(path="/tokenize", prompt="hello")

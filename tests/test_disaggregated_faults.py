@@ -171,6 +171,21 @@ async def test_a_client_that_leaves_a_slow_answer_ends_it(connector: KvConnector
         await until(it.idle)
 
 
+async def test_a_prefill_engine_that_says_nothing_is_left_alone() -> None:
+    async with legs(
+        strict=False, prefill_speed=0.01, labels="p,x,d,d", flags="--hang-timeout 0.5"
+    ) as it:
+        client = await it.send(prompt=LONG)
+        circuit = it.router.fleet[at(it.prefill[0])].circuit
+        await until(lambda: not circuit.clear)
+        reply = await it.ask()
+
+        assert "no token for 0.5 s" in circuit.reason
+        assert reply.headers["x-lodestar-prefill-skipped"] == "no_engine"
+        await client.close()
+        await until(it.idle)
+
+
 async def test_a_deadline_ends_a_slow_prefill_with_504() -> None:
     async with legs(prefill_speed=0.5) as it:
         reply = await it.ask("x-request-timeout: 0.2", prompt=LONG)

@@ -75,7 +75,7 @@ class PrefillAttempt(Attempt):
         super().end(ending, answer, error, hurried=hurried)
 
     def _count_first_token(self, ttft_s: float) -> None:
-        self._metrics.prefilled(self._decision.engine_id, ttft_s)
+        self._metrics.prefilled(self._decision, ttft_s)
 
     def _output_tokens(self, answer: Answer, usage: Usage | None) -> int | None:
         return None

@@ -166,9 +166,11 @@ class Metrics:
         if decision.arm is not None:
             self._arm_ttft.labels(decision.arm.value).observe(ttft_s)
 
-    def prefilled(self, engine_id: str, seconds: float) -> None:
-        """Observe a prefill leg that was answered."""
-        self._prefill.labels(engine_id).observe(seconds)
+    def prefilled(self, decision: Decision, seconds: float) -> None:
+        """Observe a prefill leg that was answered; of a trial it is the TTFT."""
+        self._prefill.labels(decision.engine_id).observe(seconds)
+        if decision.arm is not None:
+            self._arm_ttft.labels(decision.arm.value).observe(seconds)
 
     def prefill_leg(self, outcome: str) -> None:
         """Count a prefill leg by what came of it."""
