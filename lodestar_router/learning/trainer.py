@@ -63,11 +63,14 @@ class Trainer:
         clock: Callable[[], float],
         model: PublishedModel | None = None,
         budget_s: float = 1.0,
+        gated: bool = True,
     ) -> None:
+        """Begin from `model`, or from nothing; not `gated`: publish whatever is learned."""
         torch.set_num_threads(1)  # the router and the engines need the other cores
         self._clock = clock
         self._rng = np.random.default_rng(seed)
         self._budget_s = budget_s
+        self._gated = gated
         self._replay = ReplayBuffer(Random(seed))
         self._live: deque[tuple[float, float]] = deque(maxlen=_LIVE_ROWS)
         self._new_rows = 0
@@ -207,7 +210,7 @@ class Trainer:
         bar, before = min(errors[1:]), succession.before
         if before is not None and succession.beaten_by_before:
             bar = min(bar, mean_of(errors_of(before, holdout)))
-        if errors[0] <= bar:
+        if errors[0] <= bar or not self._gated:
             self._refusals = 0
             published = replace(new, spread=spread_of(holdout, error, spread))
             succession.begin(published)

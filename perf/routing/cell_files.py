@@ -189,6 +189,7 @@ def _delays(value: object, where: str) -> Delays:
         load_period_s=fields.number(period, above=0.0)
         if fields.has(period)
         else fields.raw(period, default=None),
+        kv_event_loss=fields.number("kv_event_loss", default=0.0, low=0.0, high=1.0),
         **{
             name: fields.number(name, default=getattr(plain, name), low=0.0)
             for name in (

@@ -58,13 +58,14 @@ class EngineGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delays:
-    """How late the router and its clients learn of things, in seconds."""
+    """How late the router and its clients learn of things, in seconds; what they never do."""
 
     tokenize_s: float = 0.002  # arrival to decision, for policies that read the prompt
     network_s: float = 0.0005  # one way between router and engine
     engine_overhead_s: float = 0.010  # HTTP and tokenizing in the engine, before its queue
     kv_events: bool = True  # false: the router guesses what engines cache
     kv_event_delay_s: float = 0.005  # end of the step to the router's index
+    kv_event_loss: float = 0.0  # share of batches that never arrive, nor are replayed
     load_delay_s: float = 0.050  # end of the step to the router's fleet view
     load_period_s: float | None = None  # None: as the stats plugin, else polls this far apart
     training_s: float = 0.5  # start of a training round to the new model in use

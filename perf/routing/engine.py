@@ -12,6 +12,8 @@ Out      a callback at the end of every step; reports, when somebody is about to
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from random import Random
+from typing import Protocol
 
 from lodestar_router.core.kv_events import KvEvent
 from lodestar_router.core.types import EngineId, EngineLoad
@@ -28,7 +30,14 @@ _PHASE = 0.618  # of the poll period from one engine to the next: polls are spre
 _State = tuple[int, int, float]  # running, waiting, KV usage
 OnStep = Callable[["SimulatedEngine", StepResult], None]
 OnReport = Callable[[EngineId, EngineLoad], None]
-OnKvEvents = Callable[[EngineId, Sequence[KvEvent]], None]
+
+
+class KvListener(Protocol):
+    """Who hears of KV events."""
+
+    def kv_events(self, engine_id: EngineId, events: Sequence[KvEvent]) -> None: ...
+
+    def kv_gap(self, engine_id: EngineId) -> None: ...
 
 
 class SimulatedEngine:
@@ -153,21 +162,30 @@ class KvReporter:
     """Sends one engine's KV events to the router, in order."""
 
     def __init__(
-        self, engine: SimulatedEngine, agenda: Agenda, on_events: OnKvEvents, delays: Delays
+        self, engine: SimulatedEngine, agenda: Agenda, router: KvListener, delays: Delays
     ) -> None:
         self._engine_id = engine.engine_id
         self._agenda = agenda
-        self._on_events = on_events
+        self._router = router
         self._delay_s = delays.kv_event_delay_s
+        self._loss = delays.kv_event_loss
+        self._rng = Random(engine.number)
         self._on_their_way: deque[tuple[float, Sequence[KvEvent]]] = deque()
+        self.lost = 0  # batches
+        self._gap_told = False
 
     def stepped(self, step: StepResult) -> None:
         """A step has ended."""
-        if step.events:
+        if step.events and self._loss and self._rng.random() < self._loss:
+            self.lost += 1
+        elif step.events:
             self._on_their_way.append((self._agenda.now_s + self._delay_s, step.events))
 
     def deliver(self) -> None:
         """Hand over the batches that have arrived."""
         on_their_way, now_s = self._on_their_way, self._agenda.now_s
         while on_their_way and on_their_way[0][0] <= now_s:
-            self._on_events(self._engine_id, on_their_way.popleft()[1])
+            if self.lost and not self._gap_told:
+                self._gap_told = True
+                self._router.kv_gap(self._engine_id)
+            self._router.kv_events(self._engine_id, on_their_way.popleft()[1])

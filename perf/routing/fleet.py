@@ -77,9 +77,7 @@ class SimulatedFleet:
         )
         reporter = LoadReporter(engine, self._agenda, self._router.load, self._delays)
         self._reporters.append(reporter)
-        self._kv_reporters.append(
-            KvReporter(engine, self._agenda, self._router.kv_events, self._delays)
-        )
+        self._kv_reporters.append(KvReporter(engine, self._agenda, self._router, self._delays))
         return engine
 
     def deliver_reports(self) -> None:

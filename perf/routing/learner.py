@@ -19,12 +19,18 @@ class VirtualTrainer:
     """Feeds one learned policy."""
 
     def __init__(
-        self, policy: LodestarPolicy, seed: int, agenda: Agenda, *, training_s: float
+        self,
+        policy: LodestarPolicy,
+        seed: int,
+        agenda: Agenda,
+        *,
+        training_s: float,
+        gated: bool = True,
     ) -> None:
         # Torch takes a second to load, which cells of other policies need not pay.
         from lodestar_router.learning.trainer import Trainer
 
-        self._learner: Learner = Trainer(seed, lambda: 0.0)
+        self._learner: Learner = Trainer(seed, lambda: 0.0, gated=gated)
         self._policy = policy
         self._agenda = agenda
         self._training_s = training_s

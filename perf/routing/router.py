@@ -90,6 +90,10 @@ class RouterCore:
         """A batch has arrived."""
         self.index.apply(ViewId(engine_id), events)
 
+    def kv_gap(self, engine_id: EngineId) -> None:
+        """The next batch has a later number than expected, and nobody has those between."""
+        self.index.set_kind(ViewId(engine_id), PrefixViewKind.PARTIAL)
+
     def load(self, engine_id: EngineId, load: EngineLoad) -> None:
         """A report has arrived."""
         self.fleet.observe_load(engine_id, load)

@@ -14,6 +14,7 @@ prompt_token_ids, prompt, on_label, call_at. They tell the truth, which no route
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lodestar_router.core.block_keys import TokenArray
@@ -27,7 +28,7 @@ from lodestar_router.features.row import TrainingRow
 from lodestar_router.policy.base import Policy
 from lodestar_router.policy.staged import learned_in
 from perf.routing.agenda import Agenda
-from perf.routing.cells import Cell, Event
+from perf.routing.cells import Cell, Delays, Event
 from perf.routing.fleet import SimulatedFleet, emulated
 from perf.routing.flight import Flight
 from perf.routing.holding import VirtualHold
@@ -42,6 +43,9 @@ class Simulation:
     """See the module; `run` is called once."""
 
     def __init__(self, cell: Cell, plan: Sequence[Ask], policy: Policy, seed: int) -> None:
+        seen: Callable[[Delays], Delays] | None = getattr(policy, "sees", None)
+        if seen is not None:
+            cell = replace(cell, delays=seen(cell.delays))
         self._cell = cell
         self._plan = plan
         self._reads_prompt = policy.reads_prompt
@@ -53,7 +57,11 @@ class Simulation:
         learned = learned_in(policy)
         if learned is not None:
             self.trainer = VirtualTrainer(
-                learned, seed, self._agenda, training_s=cell.delays.training_s
+                learned,
+                seed,
+                self._agenda,
+                training_s=cell.delays.training_s,
+                gated=getattr(learned, "gated", True),
             )
         usual = None if learned is None else USUAL
         settings: HoldSettings | None = getattr(policy, "hold", usual)

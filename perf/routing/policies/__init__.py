@@ -85,4 +85,11 @@ BENCHMARK_POLICIES: Final[Mapping[str, PolicyFactory]] = {
     "lodestar_explore": _variant("LodestarExplore"),
     "lodestar_base": _variant("LodestarBase"),
     "lodestar_no_hold": _variant("LodestarNoHold"),
+    "lodestar_no_residual": _variant("LodestarNoResidual"),
+    "lodestar_no_price": _variant("LodestarNoPrice"),
+    "lodestar_no_gate": _variant("LodestarNoGate"),
+    "lodestar_frozen": _variant("LodestarFrozen"),
+    "lodestar_stale": _variant("LodestarStale"),
+    "lodestar_lossy": _variant("LodestarLossy"),
+    "lodestar_tier0": _variant("LodestarTier0"),
 }

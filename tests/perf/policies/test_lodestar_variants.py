@@ -4,10 +4,13 @@ from math import nan
 
 import pytest
 
-from lodestar_router.core.types import Arm, Decision, Outcome, RoutedRequest
+from lodestar_router.core.types import Arm, Decision, Outcome, PrefixViewKind, RoutedRequest
+from lodestar_router.policy.lodestar import LodestarPolicy
 from perf.routing.catalog import make_policy
+from perf.routing.cells import Delays
 from perf.routing.measure import TPOT_SLO_S, TTFT_SLO_S, measured, row
 from perf.routing.plan import make_plan
+from perf.routing.policies import lodestar_variants
 from perf.routing.simulation import Simulation
 from tests.perf.small import cell, run
 
@@ -76,3 +79,70 @@ def test_goodput_counts_those_within_both_limits() -> None:
 
     kept = row(quiet, simulation)["goodput_ratio"]
     assert kept == pytest.approx(1 - 3 / len(flights), abs=1e-6)
+
+
+def test_without_the_net_the_base_steers_from_first_to_last() -> None:
+    _, decisions = decisions_of("lodestar_no_residual")
+
+    assert {decision.arm for decision in decisions} == {Arm.FALLBACK}
+
+
+def test_without_the_price_nobody_pays() -> None:
+    _, decisions = decisions_of("lodestar_no_price")
+
+    assert {price for decision in decisions for price in decision.prices_s or ()} == {0.0}
+
+
+def test_without_the_gate_every_round_is_published_and_used() -> None:
+    gated, _ = decisions_of("lodestar")
+    simulation, decisions = decisions_of("lodestar_no_gate")
+
+    assert gated.trainer is not None
+    assert simulation.trainer is not None
+    assert simulation.trainer.models >= gated.trainer.models
+    used = [decision for decision in decisions if decision.model_version]
+    assert used
+    assert {decision.trusted for decision in used} == {True}
+
+
+def test_the_frozen_one_serves_what_it_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lodestar_variants, "FROZEN_AT_S", 10.0)
+    long = cell(requests_per_s=12.0, duration_s=25.0)
+
+    simulation = run(long, "lodestar_frozen")
+
+    learned = simulation.router.policy
+    assert isinstance(learned, LodestarPolicy)
+    assert simulation.trainer is not None
+    assert learned.model is not None
+    assert learned.model.version < simulation.trainer.models
+
+
+def test_late_reports_and_guesses_are_what_the_router_sees() -> None:
+    ages: dict[str, float] = {}
+    kinds: dict[str, set[PrefixViewKind]] = {}
+    for policy in ("lodestar", "lodestar_stale", "lodestar_tier0"):
+        _, decisions = decisions_of(policy)
+        engines = [c.engine for d in decisions[50:] for c in d.candidates]
+        kinds[policy] = {engine.prefix_view for engine in engines}
+        loads = [engine.load for engine in engines if engine.load is not None]
+        ages[policy] = len({load.observed_at_s for load in loads})
+
+    assert kinds["lodestar"] == kinds["lodestar_stale"] == {PrefixViewKind.EXACT}
+    assert kinds["lodestar_tier0"] == {PrefixViewKind.APPROXIMATE}
+    assert ages["lodestar_tier0"] < ages["lodestar"]
+
+
+def test_lost_batches_make_the_views_partial_and_guesses_worse() -> None:
+    lossy = cell(requests_per_s=12.0, delays=Delays(kv_event_loss=0.2))
+    seen: list[Decision] = []
+    simulation = Simulation(lossy, make_plan(lossy, None, 1), make_policy("lodestar", 1), 1)
+    simulation.on_label(lambda _, decision, outcome: seen.append(decision))
+    simulation.run()
+
+    assert {c.engine.prefix_view for d in seen[-20:] for c in d.candidates} == {
+        PrefixViewKind.PARTIAL
+    }
+    told = row(lossy, simulation)
+    assert told["expected_hit_ratio"] != told["hit_ratio"]
+    assert decisions_of("lodestar_lossy")[1]

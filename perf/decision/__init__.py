@@ -1,0 +1,1 @@
+"""What one choice of the learned policy costs: `python -m perf.decision`."""
