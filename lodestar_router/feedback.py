@@ -78,7 +78,8 @@ class RouterFeedback:
         if request.stream and decision.predicted_ttft_s is not None:
             patience_s = OVERDUE * float(decision.predicted_ttft_s[decision.chosen])
             heapq.heappush(self._overdue, (request.now_s + patience_s, opened.number, decision))
-        self._learn_of_overdue(self._clock())
+        if self._overdue and self._overdue[0][0] <= request.now_s:
+            self._learn_of_overdue(self._clock())
 
     def observed(self, request: RoutedRequest, decision: Decision, outcome: Outcome) -> None:
         """Learn from a first token, or from an end that came before it."""

@@ -13,9 +13,18 @@ _logger = logging.getLogger(__name__)
 _running: set[asyncio.Task[Any]] = set()
 
 
-def spawn(coroutine: Coroutine[Any, Any, Any], *, name: str) -> "asyncio.Task[Any]":
-    """Start `coroutine` on the running loop; an escaped exception is logged."""
-    task = asyncio.get_running_loop().create_task(coroutine, name=name)
+def spawn(
+    coroutine: Coroutine[Any, Any, Any],
+    *,
+    name: str,
+    loop: asyncio.AbstractEventLoop | None = None,
+) -> "asyncio.Task[Any]":
+    """Start `coroutine`; an escaped exception is logged.
+
+    Args:
+        loop: the running loop; it takes a system call to find out.
+    """
+    task = (loop or asyncio.get_running_loop()).create_task(coroutine, name=name)
     _running.add(task)
     task.add_done_callback(_reap)
     return task

@@ -90,13 +90,13 @@ class Prompt:
         """Keys of the full blocks of each sequence; empty lists if tokens are unknown."""
         if not self.tokens_known:
             return [[] for _ in self._sequences]
-        return self._chained(block_size_tokens, seed_key(block_size_tokens))
+        return self._chained(block_size_tokens)
 
     def text_keys(self) -> list[list[int]]:
         """Keys of the text in blocks of TEXT_BLOCK_TOKENS; empty lists if tokens are known."""
         if self.tokens_known:
             return [[] for _ in self._sequences]
-        return self._chained(TEXT_BLOCK_TOKENS, seed_key(TEXT_BLOCK_TOKENS, _TEXT))
+        return self._chained(TEXT_BLOCK_TOKENS, _TEXT)
 
     def reusable_blocks(self, block_size_tokens: int) -> list[int]:
         """Blocks of each sequence that can come from the cache.
@@ -105,9 +105,10 @@ class Prompt:
         """
         return [max(size - 1, 0) // block_size_tokens for size in self._sizes]
 
-    def _chained(self, block_size_tokens: int, seed: int) -> list[list[int]]:
+    def _chained(self, block_size_tokens: int, purpose: int = 0) -> list[list[int]]:
         keys = self._keys.get(block_size_tokens)
         if keys is None:
+            seed = seed_key(block_size_tokens, purpose)
             keys = [self._chain(seed, ids, block_size_tokens) for ids in self._sequences]
             self._keys[block_size_tokens] = keys
         return keys

@@ -17,11 +17,10 @@ from lodestar_router.core.types import (
     Candidate,
     EngineSnapshot,
     FloatMatrix,
-    FloatVector,
     PrefixViewKind,
     RoutedRequest,
 )
-from lodestar_router.features.schema import LOG_BASE, NUM_FEATURES, NUM_LOG1P
+from lodestar_router.features.schema import NUM_FEATURES, NUM_LOG1P
 
 _PREFIX_FLAGS: dict[PrefixViewKind, tuple[float, float, float]] = {
     PrefixViewKind.EXACT: (1.0, 0.0, 0.0),
@@ -36,22 +35,23 @@ _ZERO = np.array(0.0, np.float32)  # without dimensions, which ufuncs take faste
 
 
 def encode(
-    request: RoutedRequest, candidates: Sequence[Candidate], base_s: FloatVector
+    request: RoutedRequest, candidates: Sequence[Candidate], base_s: Sequence[float]
 ) -> FloatMatrix:
-    """Encode every candidate; `base_s` is float32 [candidates], positive."""
+    """Encode every candidate; `base_s` is positive, one for each."""
     columns: list[float] = []
-    for candidate in candidates:
-        columns += _columns(request, candidate)
+    for candidate, base in zip(candidates, base_s, strict=True):
+        columns += _columns(request, candidate, math.log(base))
     matrix: FloatMatrix = np.array(columns, dtype=np.float32).reshape(-1, NUM_FEATURES)
     logged = matrix[:, :NUM_LOG1P]
     np.fmax(logged, _ZERO, out=logged)
     np.log1p(logged, out=logged)
-    np.log(base_s, out=matrix[:, LOG_BASE])
     return matrix
 
 
-def _columns(request: RoutedRequest, candidate: Candidate) -> tuple[float, ...]:
-    """Every column before ln(1 + x); log_base is 0 still."""
+def _columns(
+    request: RoutedRequest, candidate: Candidate, log_base: float
+) -> tuple[float, ...]:
+    """Every column before ln(1 + x)."""
     engine = candidate.engine
     load = engine.load
     cached = candidate.cached_prefix_tokens
@@ -88,7 +88,7 @@ def _columns(request: RoutedRequest, candidate: Candidate) -> tuple[float, ...]:
         reported,
         *_PREFIX_FLAGS[engine.prefix_view],
         request.tokens_known,
-        0.0,
+        log_base,
     )
 
 

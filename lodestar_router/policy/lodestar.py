@@ -25,6 +25,8 @@ from collections.abc import Sequence
 from random import Random
 from typing import ClassVar
 
+import numpy as np
+
 from lodestar_router.core.goal import DEFAULT_GOAL, Goal
 from lodestar_router.core.types import Candidate, Decision, RoutedRequest
 from lodestar_router.features.decoding import Decoding
@@ -114,7 +116,7 @@ class LodestarPolicy:
             with_residual=with_residual,
             trust=self.trust.trusted,
         )
-        own_s: list[float] = predicted.ttft_s.tolist()
+        own_s = predicted.ttft_s
         prices_s = self._congestion.prices_s(
             candidates, own_s, predicted.work_s, predicted.s_per_token, request.now_s
         )
@@ -147,7 +149,7 @@ class LodestarPolicy:
             propensity=picked.propensity,
             features=predicted.features,
             base_s=predicted.base_s,
-            predicted_ttft_s=predicted.ttft_s,
+            predicted_ttft_s=np.array(own_s, dtype=np.float32),
             model_version=None if model is None else model.version,
             schema_version=SCHEMA_VERSION,
             residuals=predicted.residuals,

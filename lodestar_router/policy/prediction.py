@@ -29,7 +29,7 @@ class Prediction(Struct, frozen=True, kw_only=True, eq=False):
     base_s: FloatVector
     residuals: FloatVector | None  # g, whether or not it is used; None without a model
     trusted: bool  # g is used
-    ttft_s: FloatVector
+    ttft_s: list[float]
     distrusted_s: list[float] | None  # TTFT with a g that is not used
     spread: list[float]  # standard deviation of ln(observed / ttft_s)
     s_per_token: list[float]  # of prefill, the engine's recent error included
@@ -64,24 +64,27 @@ def predict(
         corrections.append(correction)
         s_per_token.append(corrected_s_per_token)
         work_s.append(uncached_tokens * corrected_s_per_token)
-    base_s = np.array(bases_s, dtype=np.float32)
-    features = encode(request, candidates, base_s)
-    log_factor = np.array(corrections, dtype=np.float32)
+    features = encode(request, candidates, bases_s)
+    # For a few candidates numbers are faster than arrays.
+    ttft_s = [base * math.exp(c) for base, c in zip(bases_s, corrections, strict=True)]
     residuals: FloatVector | None = None
     trusted = False
     distrusted_s: list[float] | None = None
     if model is not None and with_residual:
         residuals, trusted = model.residual(features), model.trusted and trust
+        learned_s = [
+            ttft * math.exp(g) for ttft, g in zip(ttft_s, residuals.tolist(), strict=True)
+        ]
         if trusted:
-            log_factor += residuals
+            ttft_s = learned_s
         else:
-            distrusted_s = (base_s * np.exp(log_factor + residuals)).tolist()
+            distrusted_s = learned_s
     return Prediction(
         features=features,
-        base_s=base_s,
+        base_s=np.array(bases_s, dtype=np.float32),
         residuals=residuals,
         trusted=trusted,
-        ttft_s=base_s * np.exp(log_factor),
+        ttft_s=ttft_s,
         distrusted_s=distrusted_s,
         spread=[
             DEFAULT_SPREAD if model is None else model.spread_of(c.engine.gpu) for c in candidates

@@ -62,6 +62,7 @@ class Attempt:
         turn: Turn | None,
     ) -> None:
         self.refusals = refusals
+        self.counts_events = request.stream and feedback.counts_tokens
         self._request = request
         self._decision = decision
         self._prompt = prompt
@@ -83,7 +84,7 @@ class Attempt:
         self._ended = False
         self._timer: asyncio.TimerHandle | None = None
 
-    def expect_first_token(self, loop: asyncio.AbstractEventLoop) -> None:
+    def expect_first_token(self) -> None:
         """Without a stream nobody sees the first token: trust the prediction of it.
 
         Otherwise a long answer would count as a waiting prefill until its end.
@@ -92,6 +93,7 @@ class Attempt:
         if not self._request.stream and predicted is not None:
             waited_s = self._clock() - self._request.now_s
             delay_s = max(float(predicted[self._decision.chosen]) - waited_s, 0.0)
+            loop = asyncio.get_running_loop()
             self._timer = loop.call_later(delay_s, self._prefill_over)
 
     def _prefill_over(self) -> None:

@@ -21,11 +21,13 @@ import httptools
 from lodestar_router.errors import RequestError, SlowHeadError
 from lodestar_router.proxy.exchange import Pausable
 from lodestar_router.proxy.messages import Header, Request, error_body, error_response, response
+from lodestar_router.proxy.outbox import TOGETHER_S, Outbox
 from lodestar_router.proxy.request_reader import Limits, RequestReader
 from lodestar_router.tasks import spawn
 
 # What may wait for a slow client before its engine is no longer read from.
 _WRITE_BUFFER_BYTES = 16_384
+_TOKEN_BYTES = 4096  # a longer part is not worth holding back
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 Application = Callable[[Request, "ClientConnection"], Awaitable[None]]
@@ -40,11 +42,17 @@ class ClientConnection(asyncio.Protocol):
         limits: Limits,
         connections: "set[ClientConnection]",
         loop: asyncio.AbstractEventLoop,
+        outbox: Outbox | None = None,
     ) -> None:
         self._application = application
         self._limits = limits
         self._connections = connections
         self._loop = loop
+        self._outbox = outbox or Outbox(loop)
+        self._now_s = loop.time
+        self._held: list[bytes] = []  # what the outbox will have flushed
+        self._flush_due = False  # at the turn's end
+        self._hold_until_s = 0.0
         self.reader = RequestReader(limits, loop.time, deliver=self._deliver, invite=self._invite)
         self._waiting: deque[Request] = deque()
         self._waiting_bytes = 0
@@ -84,6 +92,7 @@ class ClientConnection(asyncio.Protocol):
         self._connections.discard(self)
         self._closing = True
         self._waiting.clear()
+        self._held.clear()
         if self._task is not None:
             self._task.cancel()
 
@@ -110,6 +119,7 @@ class ClientConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """A half-closed client can no longer be told from one that left."""
+        self.flush()
         return False
 
     def pause_writing(self) -> None:
@@ -126,7 +136,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _invite(self) -> None:
         if self._task is None:
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _deliver(self, request: Request, size_bytes: int) -> None:
         if self._task is None and not self._closing:
@@ -138,7 +148,7 @@ class ClientConnection(asyncio.Protocol):
     # the application's side
 
     def _start(self, request: Request) -> None:
-        self._task = spawn(self._run(request), name="request")
+        self._task = spawn(self._run(request), name="request", loop=self._loop)
 
     async def _run(self, request: Request) -> None:
         try:
@@ -162,7 +172,7 @@ class ClientConnection(asyncio.Protocol):
     def _refuse(self, error: RequestError) -> None:
         """Answer a request that never became whole, unless an earlier one still runs."""
         if self._task is None:
-            self.transport.write(error_response(error, close=True))
+            self.write(error_response(error, close=True))
         self._draining = True
         self._waiting.clear()
         if self._task is None:
@@ -170,8 +180,38 @@ class ClientConnection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Send bytes of an answer; they are dropped when the client is gone."""
-        if not self._closing:
+        if self._closing:
+            return
+        self._held.append(data)
+        if not self._flush_due:
+            self._flush_due = True
+            self._outbox.this_turn(self)
+
+    def relay(self, data: bytes) -> None:
+        """Send a part of an answer: at once, or with others if it comes right behind another."""
+        if self._closing:
+            return
+        if len(data) > _TOKEN_BYTES:
+            self._held.append(data)
+            self.flush()
+        elif self._held:
+            self._held.append(data)
+        elif (now_s := self._now_s()) < self._hold_until_s:
+            self._held.append(data)
+            self._outbox.soon(self)
+        else:
+            self._hold_until_s = now_s + TOGETHER_S
             self.transport.write(data)
+
+    def flush(self) -> None:
+        """Send what is held back."""
+        self._flush_due = False
+        held = self._held
+        if held:
+            self._hold_until_s = self._now_s() + TOGETHER_S
+            if not self.transport.is_closing():
+                self.transport.write(held[0] if len(held) == 1 else b"".join(held))
+            held.clear()
 
     def send(
         self,
@@ -206,6 +246,7 @@ class ClientConnection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close once what was written has been sent."""
+        self.flush()
         self._closing = True
         self.transport.close()
 
@@ -230,6 +271,7 @@ class ClientConnection(asyncio.Protocol):
         proper end of a body that has no length.
         """
         self._closing = True
+        self._held.clear()
         sock = self.transport.get_extra_info("socket")
         if sock is not None:
             with suppress(OSError):  # it may be closed already

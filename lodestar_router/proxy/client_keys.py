@@ -14,7 +14,6 @@ import os
 from collections.abc import Sequence
 from hashlib import blake2b
 
-from msgspec import structs
 
 from lodestar_router.config.client_keys import ClientKey
 from lodestar_router.errors import ForbiddenError, UnauthorizedError
@@ -65,7 +64,7 @@ class ClientKeys:
             self._metrics.refused(ForbiddenError.code)
             raise ForbiddenError("this needs an admin key")
         headers = [header for header in request.headers if header[0] not in _BEARING]
-        return structs.replace(request, headers=headers, client=key.name)
+        return request.with_headers(headers, client=key.name)
 
     def _digest(self, key: bytes) -> bytes:
         return blake2b(key, key=self._secret, digest_size=32).digest()

@@ -27,6 +27,10 @@ class Collector:
         if self._size_bytes <= LIMIT_BYTES:
             self._parts.append(data)
 
+    def relay(self, data: bytes) -> None:
+        """The same: nothing is sent, so nothing is spared."""
+        self.write(data)
+
     def relay_from(self, source: Pausable | None) -> None:
         """What came before belongs to an exchange that failed."""
         if source is not None:

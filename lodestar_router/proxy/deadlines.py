@@ -13,7 +13,7 @@ A client may shorten or lengthen its own, up to the operator's limit, with
 `x-request-timeout` (total), `x-first-byte-timeout` and `x-idle-timeout`, in seconds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 
@@ -26,7 +26,6 @@ from lodestar_router.errors import (
     EngineTimeoutError,
     RequestError,
 )
-from lodestar_router.proxy.messages import Header
 
 SWEEP_S = 0.25
 # The sweep itself came this late: the process stood still, and what engines sent
@@ -68,18 +67,20 @@ class Patiences:
         self._timeouts = timeouts
         self._usual = _patience(timeouts, {}, received_at_s=0.0, stream=True)
 
-    def of(self, headers: Sequence[Header], *, received_at_s: float, stream: bool) -> Patience:
+    def of(
+        self, fields: Mapping[bytes, bytes], *, received_at_s: float, stream: bool
+    ) -> Patience:
         """That of one request.
 
         Raises:
             RequestError: a wish is no positive number of seconds.
         """
-        wishes: dict[bytes, float] = {}
-        for name, value in headers:
-            if name in _HEADERS:
-                wishes[name] = _seconds(name, value, self._timeouts.client_max_s)
-        if not wishes and self._usual.ends_at_s == inf:
+        if _HEADERS.isdisjoint(fields) and self._usual.ends_at_s == inf:
             return self._usual
+        wishes = {
+            name: _seconds(name, fields[name], self._timeouts.client_max_s)
+            for name in _HEADERS & fields.keys()
+        }
         return _patience(self._timeouts, wishes, received_at_s=received_at_s, stream=stream)
 
 

@@ -204,7 +204,9 @@ class _Journey:
                 num_answers=1,
             ),
             self._passage.prompt,
-            structs.replace(request, body=body, headers=headers, http_1_0=True),
+            structs.replace(
+                request.with_headers(headers, request.client), body=body, http_1_0=True
+            ),
             collector,
             self._passage.patience,
             paid=self._passage.paid,

@@ -93,7 +93,7 @@ class Dispatcher:
     ) -> Passage:
         """Count the request; how it will go."""
         patience = self._patiences.of(
-            request.headers, received_at_s=request.received_at_s, stream=routed.stream
+            request.fields, received_at_s=request.received_at_s, stream=routed.stream
         )
         self._retries.budget.request()
         return Passage(routed, prompt, request, client, patience)
@@ -241,7 +241,7 @@ class Dispatcher:
             self._feedback.decided(routed, decision)
             if turn is not None:
                 await turn.come(passage.patience.ends_at_s)
-            attempt.expect_first_token(asyncio.get_running_loop())
+            attempt.expect_first_token()
             answer = await self._forwarder.forward(
                 engine_id, routed, passage.request, passage.sink, passage.patience, attempt
             )

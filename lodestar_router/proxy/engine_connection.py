@@ -24,10 +24,11 @@ from lodestar_router.proxy.deadlines import Patience, Stopwatch
 from lodestar_router.proxy.exchange import Answer, BrokenAnswerError, ExchangeObserver, Sink
 from lodestar_router.proxy.last_words import last_words
 from lodestar_router.proxy.messages import client_head
+from lodestar_router.proxy.outbox import Outbox
 
 # Bounds what one read brings and what waits in the system for a slow client; without
 # it both grow to megabytes. 16 MB/s at 2 ms to the engine is more than any answer needs.
-_RECEIVE_BUFFER_BYTES = 32_768
+_RECEIVE_BUFFER_BYTES = 65_536
 _TAIL_BYTES = 4096  # kept of the last read while a slow client holds up the next
 
 
@@ -35,9 +36,13 @@ class EngineConnection(asyncio.Protocol):
     """The client side of one TCP connection; carries one exchange at a time."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, on_closed: Callable[["EngineConnection"], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        outbox: Outbox,
+        on_closed: Callable[["EngineConnection"], None],
     ) -> None:
         self._loop = loop
+        self._outbox = outbox
         self._on_closed = on_closed
         self._reader = AnswerReader()
         self._client: Sink | None = None
@@ -78,6 +83,7 @@ class EngineConnection(asyncio.Protocol):
         self._client = client
         self._observer = observer
         self._scanner = FirstTokenScanner() if scan else None
+        self._counts = observer.counts_events
         self.stream = scan
         self._unframe = http_1_0
         self._keep_alive = keep_alive
@@ -89,18 +95,24 @@ class EngineConnection(asyncio.Protocol):
         self._heard = False
         self._token_events = 0
         self._watch = Stopwatch(patience, self._loop.time())
-        self.transport.write(request)
+        self._request = request
+        self._outbox.this_turn(self)
         return self._done
+
+    def flush(self) -> None:
+        """Send the request, unless nobody wants its answer any more."""
+        request, self._request = self._request, b""
+        if request and not self.transport.is_closing():
+            self.transport.write(request)
 
     # asyncio's side
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop: the path of every chunk."""
-        client = self._client
+        client, reader = self._client, self._reader
         if client is None:  # an engine has nothing to say between exchanges
             self.transport.abort()
             return
-        reader = self._reader
         self._heard = True
         try:
             reader.feed(data)
@@ -110,8 +122,9 @@ class EngineConnection(asyncio.Protocol):
         if self._plain and not reader.complete:
             reader.bodies.clear()
             self._before, self._last = self._last, data
-            self._token_events += data.count(EVENT_END)
-            client.write(data)
+            if self._counts:
+                self._token_events += data.count(EVENT_END)
+            client.relay(data)
         elif reader.overrun:
             self.fail(EngineProtocolError("the engine sent more than its answer"))
         else:
@@ -140,7 +153,7 @@ class EngineConnection(asyncio.Protocol):
         if first_token:
             self._scanner = None
             self._observer.on_first_token()
-        if self._scanner is None:
+        if self._counts and self._scanner is None:
             self._token_events += body.count(EVENT_END)
         if reader.complete:
             self._finish(reader)
@@ -278,6 +291,7 @@ class EngineConnection(asyncio.Protocol):
         assert self._client is not None
         self._client.relay_from(None)
         self._client = None
+        self._request = b""
         self.used = True
         if self._paused and not self.closed:
             self._paused = False

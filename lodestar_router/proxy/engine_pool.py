@@ -10,12 +10,14 @@ import ssl
 from collections import deque
 from collections.abc import Callable
 from math import inf
+from time import monotonic
 from urllib.parse import urlsplit
 
 from lodestar_router.core.types import EngineSpec
 from lodestar_router.errors import EngineError, EngineUnreachableError
 from lodestar_router.proxy.deadlines import STOOD_STILL_S, Timeouts
 from lodestar_router.proxy.engine_connection import EngineConnection
+from lodestar_router.proxy.outbox import Outbox
 
 # uvicorn, which serves vLLM, closes an idle connection after 5 s: use none that old.
 _KEEP_IDLE_S = 4.0
@@ -52,6 +54,7 @@ class EnginePool:
         self._idle: deque[tuple[EngineConnection, float]] = deque()
         self._busy: set[EngineConnection] = set()
         self._connecting = 0
+        self._outbox: Outbox | None = None
         self._swept_at_s: float | None = None
         self._answered = False  # an answer ended since the last sweep
         self._silent_s = 0.0  # for how long streams have waited without a byte for anybody
@@ -64,7 +67,9 @@ class EnginePool:
 
     def take_idle(self) -> EngineConnection | None:
         """An open connection that carried an exchange lately, if there is one."""
-        oldest_s = asyncio.get_running_loop().time() - _KEEP_IDLE_S
+        if not self._idle:
+            return None
+        oldest_s = monotonic() - _KEEP_IDLE_S
         while self._idle:
             connection, since_s = self._idle.pop()
             if connection.closed or connection.transport.is_closing() or since_s <= oldest_s:
@@ -82,11 +87,12 @@ class EnginePool:
         """
         loop = asyncio.get_running_loop()
         limit_s = min(self.timeouts.connect_s or inf, ends_at_s - loop.time())
+        outbox = self._outbox = self._outbox or Outbox(loop)
         self._connecting += 1
         try:
             async with asyncio.timeout(None if limit_s == inf else limit_s):
                 _, connection = await loop.create_connection(
-                    lambda: EngineConnection(loop, self._forget),
+                    lambda: EngineConnection(loop, outbox, self._forget),
                     self._hostname,
                     self._port,
                     ssl=self._secure,
@@ -105,7 +111,7 @@ class EnginePool:
         self._busy.discard(connection)
         self._answered |= connection.completed
         if not connection.closed and not connection.transport.is_closing():
-            self._idle.append((connection, asyncio.get_running_loop().time()))
+            self._idle.append((connection, monotonic()))
 
     def _forget(self, connection: EngineConnection) -> None:
         self._busy.discard(connection)

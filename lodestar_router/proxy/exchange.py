@@ -20,7 +20,10 @@ class Sink(Protocol):
     """Who gets an engine's answer: a client, or what keeps it for the router."""
 
     def write(self, data: bytes) -> None:
-        """Take a head, or a part of what follows it."""
+        """Take a head with what follows it, or the end of an answer."""
+
+    def relay(self, data: bytes) -> None:
+        """Take a part between the two; several may go on together."""
 
     def relay_from(self, source: Pausable | None) -> None:
         """Name the source, to be slowed down when the bytes come too fast; None at the end."""
@@ -40,6 +43,7 @@ class ExchangeObserver(Protocol):
     """Who wants to know how an exchange goes."""
 
     refusals: frozenset[int]  # statuses to be asked about, before anything is relayed
+    counts_events: bool  # whether the events of a stream are to be counted
 
     def on_refused(self, status: int, retry_after: bytes) -> EngineRefusedError | None:
         """The engine answered one of `refusals`; an error if another engine shall be asked."""
@@ -57,7 +61,8 @@ class Answer:
 
     status: int
     tail: bytes  # its last bytes, framing included: where usage is
-    events: int = 0  # from the piece on that brought a stream's first token, [DONE] included
+    # From the piece on that brought a stream's first token, [DONE] included, if counted.
+    events: int = 0
 
 
 class BrokenAnswerError(EngineError):

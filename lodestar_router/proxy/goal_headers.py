@@ -8,12 +8,11 @@ A limit without an objective asks for goodput, the objective that keeps limits.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 from lodestar_router.core.goal import Goal, Objective
 from lodestar_router.errors import RequestError
-from lodestar_router.proxy.messages import Header
 
 _OBJECTIVE, _TTFT, _TPOT = (
     b"x-lodestar-objective",
@@ -24,15 +23,15 @@ _HEADERS = frozenset({_OBJECTIVE, _TTFT, _TPOT})
 _MAX_MS = 3_600_000.0
 
 
-def goal_for(headers: Sequence[Header], default: Goal) -> Goal | None:
+def goal_for(fields: Mapping[bytes, bytes], default: Goal) -> Goal | None:
     """The operator's goal with the client's wishes; None if it has none.
 
     Raises:
         RequestError: a value that is no objective or no number of milliseconds.
     """
-    given = {name: value for name, value in headers if name in _HEADERS}
-    if not given:
+    if _HEADERS.isdisjoint(fields):
         return None
+    given = {name: fields[name] for name in _HEADERS & fields.keys()}
     return replace(
         default,
         objective=_objective(given.get(_OBJECTIVE)),

@@ -124,7 +124,7 @@ class RouteHandler:
         pinned: EngineId | None = None
         if b"?" in request.target:
             pinned, request = self._pinned(request)
-        goal = goal_for(request.headers, self._goal)
+        goal = goal_for(request.fields, self._goal)
         asked = _Asked(request_id, request, head, reading, form, goal, pinned)
         if reading is not None or self._admission.limited:
             self._fleet.usable(head.model, self._clock())  # fail before any work or wait

@@ -38,12 +38,27 @@ class LoopLag:
 
     async def watch(self) -> None:
         """Sample until cancelled."""
-        while True:
-            due_s = self._clock() + _EVERY_S
-            await asyncio.sleep(_EVERY_S)
-            woken_s = self._clock()
-            await asyncio.sleep(0)
-            self.sampled(max(woken_s - due_s, self._clock() - woken_s, 0.0))
+        self._loop = asyncio.get_running_loop()
+        self._next()
+        try:
+            await self._loop.create_future()
+        finally:
+            self._timer.cancel()
+
+    # Callbacks: a coroutine that sleeps twice takes several times as long.
+
+    def _next(self) -> None:
+        self._due_s = self._clock() + _EVERY_S
+        self._timer: asyncio.Handle = self._loop.call_later(_EVERY_S, self._woken)
+
+    def _woken(self) -> None:
+        self._woken_s = self._clock()
+        self._timer = self._loop.call_soon(self._turned)
+
+    def _turned(self) -> None:
+        late_s, turn_s = self._woken_s - self._due_s, self._clock() - self._woken_s
+        self.sampled(max(late_s, turn_s, 0.0))
+        self._next()
 
     def sampled(self, lag_s: float) -> None:
         """One measurement."""

@@ -39,6 +39,7 @@ class Request(msgspec.Struct, frozen=True):
     target: bytes  # path and query exactly as sent
     path: str  # without the query, percent-escapes untouched
     headers: Sequence[Header]
+    fields: Mapping[bytes, bytes]  # the headers by name, as `first_of` has them
     body: bytes
     http_1_0: bool
     keep_alive: bool
@@ -47,10 +48,18 @@ class Request(msgspec.Struct, frozen=True):
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header; `name` in lower case."""
-        for key, value in self.headers:
-            if key == name:
-                return value
-        return None
+        return self.fields.get(name)
+
+    def with_headers(self, headers: Sequence[Header], client: str = "") -> "Request":
+        """The same with other headers, of a client with this name."""
+        return msgspec.structs.replace(
+            self, headers=headers, fields=first_of(headers), client=client
+        )
+
+
+def first_of(headers: Sequence[Header]) -> dict[bytes, bytes]:
+    """The first value of each header: asked for several names, a list takes longer."""
+    return dict(reversed(headers))
 
 
 def _nominated(connection: bytes) -> set[bytes]:

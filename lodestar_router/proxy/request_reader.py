@@ -24,7 +24,7 @@ from lodestar_router.errors import (
     TooLargeError,
     UrlTooLongError,
 )
-from lodestar_router.proxy.messages import Header, Request
+from lodestar_router.proxy.messages import Header, Request, first_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +51,7 @@ class RequestReader:
         invite: Callable[[], None],
     ) -> None:
         self._limits = limits
+        self._most_bytes, self._most_headers = limits.head_bytes, limits.header_count
         self._clock = clock
         self._deliver = deliver
         self._invite = invite
@@ -110,10 +111,12 @@ class RequestReader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header, or one trailer, which is nobody's business and is dropped."""
+        headers = self._headers
         if not self._head_complete:
-            self._headers.append((name.lower(), value))
+            headers.append((name.lower(), value))
         self._head_bytes += len(name) + len(value) + 4
-        self._check_head(self._head_bytes)
+        if self._head_bytes > self._most_bytes or len(headers) > self._most_headers:
+            self._check_head(self._head_bytes)
 
     def _check_head(self, size_bytes: int) -> None:
         limits = self._limits
@@ -161,6 +164,7 @@ class RequestReader:
             target=self._target,
             path=self._target.partition(b"?")[0].decode("latin-1"),
             headers=self._headers,
+            fields=first_of(self._headers),
             body=self._body[0] if len(self._body) == 1 else b"".join(self._body),
             http_1_0=http_1_0,
             keep_alive=self._parser.should_keep_alive() and not http_1_0 and not self.last,

@@ -17,6 +17,7 @@ from lodestar_router.proxy.deadlines import SWEEP_S
 from lodestar_router.proxy.engine_pool import EnginePool
 from lodestar_router.proxy.handler import RouteHandler
 from lodestar_router.proxy.messages import Request, error_response
+from lodestar_router.proxy.outbox import Outbox
 from lodestar_router.proxy.request_reader import Limits
 from lodestar_router.proxy.routed_paths import METHODS
 from lodestar_router.proxy.service import Access, Service
@@ -54,6 +55,7 @@ class Server:
         self.keys = keys
         self._tls = tls
         self.connections: set[ClientConnection] = set()
+        self._outbox: Outbox | None = None
         self._leaving = False
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
@@ -81,7 +83,11 @@ class Server:
 
     def _connection(self) -> ClientConnection:
         loop = asyncio.get_running_loop()
-        connection = ClientConnection(self._handle, self._limits, self.connections, loop)
+        if self._outbox is None:
+            self._outbox = Outbox(loop)
+        connection = ClientConnection(
+            self._handle, self._limits, self.connections, loop, self._outbox
+        )
         connection.reader.last = self._leaving
         return connection
 

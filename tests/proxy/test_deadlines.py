@@ -11,7 +11,7 @@ OPERATORS = Timeouts(connect_s=1.0, first_byte_s=600.0, idle_s=300.0, total_s=0.
 
 
 def patience(*headers: Header, stream: bool = True, timeouts: Timeouts = OPERATORS) -> Patience:
-    return Patiences(timeouts).of(headers, received_at_s=100.0, stream=stream)
+    return Patiences(timeouts).of(dict(headers), received_at_s=100.0, stream=stream)
 
 
 def test_without_wishes_the_operators_limits_hold() -> None:

@@ -28,7 +28,7 @@ def test_wishes_and_the_operator_s_goal(
 ) -> None:
     lines = [(f"x-lodestar-{name}".encode(), value.encode()) for name, value in headers.items()]
 
-    asked = goal_for([(b"host", b"x"), *lines], DEFAULT)
+    asked = goal_for(dict([(b"host", b"x"), *lines]), DEFAULT)
 
     wanted = goal and Goal(objective=goal[0], ttft_slo_s=goal[1], tpot_slo_s=goal[2])
     assert asked == wanted
@@ -47,4 +47,4 @@ def test_wishes_and_the_operator_s_goal(
 )
 def test_what_makes_no_sense_is_the_client_s_error(name: str, value: str, complaint: str) -> None:
     with pytest.raises(RequestError, match=complaint):
-        goal_for([(f"x-lodestar-{name}".encode(), value.encode())], DEFAULT)
+        goal_for({f"x-lodestar-{name}".encode(): value.encode()}, DEFAULT)

@@ -5,19 +5,21 @@ from typing import Any
 
 import pytest
 
-from lodestar_router.proxy.messages import Request
+from lodestar_router.proxy.messages import Request, first_of
 from lodestar_router.proxy.session_key import SessionKey
 
 
 def asked(body: Any = None, **headers: str) -> Request:
+    pairs = [
+        (name.replace("_", "-").encode(), value.encode("latin-1"))
+        for name, value in headers.items()
+    ]
     return Request(
         method=b"POST",
         target=b"/v1/completions",
         path="/v1/completions",
-        headers=[
-            (name.replace("_", "-").encode(), value.encode("latin-1"))
-            for name, value in headers.items()
-        ],
+        headers=pairs,
+        fields=first_of(pairs),
         body=body if isinstance(body, bytes) else json.dumps(body or {"model": "m"}).encode(),
         http_1_0=False,
         keep_alive=True,
