@@ -17,6 +17,7 @@ from lodestar_router.core.types import (
     Candidate,
     EngineSnapshot,
     FloatMatrix,
+    FloatVector,
     PrefixViewKind,
     RoutedRequest,
 )
@@ -35,7 +36,7 @@ _ZERO = np.array(0.0, np.float32)  # without dimensions, which ufuncs take faste
 
 
 def encode(
-    request: RoutedRequest, candidates: Sequence[Candidate], base_s: Sequence[float]
+    request: RoutedRequest, candidates: Sequence[Candidate], base_s: Sequence[float] | FloatVector
 ) -> FloatMatrix:
     """Encode every candidate; `base_s` is positive, one for each."""
     columns: list[float] = []
@@ -48,9 +49,7 @@ def encode(
     return matrix
 
 
-def _columns(
-    request: RoutedRequest, candidate: Candidate, log_base: float
-) -> tuple[float, ...]:
+def _columns(request: RoutedRequest, candidate: Candidate, log_base: float) -> tuple[float, ...]:
     """Every column before ln(1 + x)."""
     engine = candidate.engine
     load = engine.load

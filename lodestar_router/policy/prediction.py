@@ -72,9 +72,7 @@ def predict(
     distrusted_s: list[float] | None = None
     if model is not None and with_residual:
         residuals, trusted = model.residual(features), model.trusted and trust
-        learned_s = [
-            ttft * math.exp(g) for ttft, g in zip(ttft_s, residuals.tolist(), strict=True)
-        ]
+        learned_s = [ttft * math.exp(g) for ttft, g in zip(ttft_s, residuals.tolist(), strict=True)]
         if trusted:
             ttft_s = learned_s
         else:

@@ -14,7 +14,6 @@ import os
 from collections.abc import Sequence
 from hashlib import blake2b
 
-
 from lodestar_router.config.client_keys import ClientKey
 from lodestar_router.errors import ForbiddenError, UnauthorizedError
 from lodestar_router.proxy.messages import Request

@@ -67,9 +67,7 @@ class Patiences:
         self._timeouts = timeouts
         self._usual = _patience(timeouts, {}, received_at_s=0.0, stream=True)
 
-    def of(
-        self, fields: Mapping[bytes, bytes], *, received_at_s: float, stream: bool
-    ) -> Patience:
+    def of(self, fields: Mapping[bytes, bytes], *, received_at_s: float, stream: bool) -> Patience:
         """That of one request.
 
         Raises:

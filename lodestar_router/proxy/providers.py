@@ -154,13 +154,12 @@ class Providers:
         model = target.models[head.model]
         streamed = head.stream is True
         patience = target.patiences.of(
-            request.headers, received_at_s=request.received_at_s, stream=streamed
+            request.fields, received_at_s=request.received_at_s, stream=streamed
         )
         content_type = request.header(b"content-type") or b"application/json"
         outgoing = structs.replace(
-            request,
+            request.with_headers(((b"content-type", content_type), *target.headers)),
             target=request.path.encode("latin-1"),
-            headers=((b"content-type", content_type), *target.headers),
             body=request.body if model == head.model else body_for(request, model, form),
         )
         routed = RoutedRequest(
@@ -183,6 +182,7 @@ class _Observer:
     """Nothing is learned from a provider."""
 
     refusals: frozenset[int] = frozenset()
+    counts_events = False
 
     def __init__(self, request_id: str) -> None:
         self._id_line = b"x-request-id: " + request_id.encode("latin-1")
