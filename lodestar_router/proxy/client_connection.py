@@ -27,6 +27,7 @@ from lodestar_router.tasks import spawn
 
 # What may wait for a slow client before its engine is no longer read from.
 _WRITE_BUFFER_BYTES = 16_384
+_LINGER_S = 2.0
 _TOKEN_BYTES = 4096  # a longer part is not worth holding back
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -99,6 +100,9 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
         if self._closing:
+            self._waiting_bytes += len(data)  # of no use to anybody
+            if self._waiting_bytes > self._limits.pipelined_bytes:
+                self.transport.pause_reading()
             return
         self.active_at_s = self._loop.time()
         try:
@@ -176,7 +180,20 @@ class ClientConnection(asyncio.Protocol):
         self._draining = True
         self._waiting.clear()
         if self._task is None:
+            self._close_listening()
+
+    def _close_listening(self) -> None:
+        """Close, and let the client send on for a while.
+
+        What nobody reads turns a close into a reset, and that takes the answer back.
+        """
+        if not self.transport.can_write_eof():  # under TLS
             self.close()
+        elif not self._closing:
+            self.flush()
+            self._closing = True
+            self.transport.write_eof()
+            self._loop.call_later(_LINGER_S, self.transport.close)
 
     def write(self, data: bytes) -> None:
         """Send bytes of an answer; they are dropped when the client is gone."""

@@ -88,6 +88,9 @@ class _Memory(asyncio.Transport):
             self._closing = True
             self._loop.call_soon(self.connection.connection_lost, None)
 
+    def can_write_eof(self) -> bool:
+        return False
+
     def is_closing(self) -> bool:
         return self._closing
 
