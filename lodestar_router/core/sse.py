@@ -10,6 +10,7 @@ vllm/entrypoints/openai/chat_completion at v0.32.0). `vllm bench serve` counts T
 """
 
 import re
+from collections.abc import Sequence
 
 from msgspec import Struct
 
@@ -50,6 +51,34 @@ class FirstTokenScanner:
             return True
         self._tail = window[-128:]  # longer than any text the pattern can span
         return False
+
+
+class EventCounter:
+    """How many events there were, where most parts of a body are one event each.
+
+    Looked at byte by byte a stream's events cost more than all else that is done with
+    them. So parts are counted, unless they are as long as two of the events seen before.
+    """
+
+    __slots__ = ("_long_bytes", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._long_bytes = 0  # what may be more than one
+
+    def look(self, body: bytes) -> None:
+        """Count exactly."""
+        count = body.count(EVENT_END)
+        if count:
+            self.count += count
+            self._long_bytes = 2 * len(body) // count
+
+    def add(self, parts: Sequence[bytes], size_bytes: int) -> None:
+        """Count the parts of a body that came together, `size_bytes` with their framing."""
+        if size_bytes > self._long_bytes * len(parts):
+            self.look(b"".join(parts))
+        elif parts:  # one that is cut off is counted with its end
+            self.count += len(parts) - (not parts[-1].endswith(EVENT_END))
 
 
 def failure_in(tail: bytes) -> int | None:

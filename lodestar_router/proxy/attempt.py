@@ -62,7 +62,6 @@ class Attempt:
         turn: Turn | None,
     ) -> None:
         self.refusals = refusals
-        self.counts_events = request.stream and feedback.counts_tokens
         self._request = request
         self._decision = decision
         self._prompt = prompt

@@ -17,7 +17,7 @@ from typing import cast
 
 import httptools
 
-from lodestar_router.core.sse import EVENT_END, FirstTokenScanner, failure_in
+from lodestar_router.core.sse import EventCounter, FirstTokenScanner, failure_in
 from lodestar_router.errors import EngineError, EngineProtocolError, StaleConnectionError
 from lodestar_router.proxy.answer_reader import HEAD_BYTES, AnswerReader
 from lodestar_router.proxy.deadlines import Patience, Stopwatch
@@ -83,7 +83,6 @@ class EngineConnection(asyncio.Protocol):
         self._client = client
         self._observer = observer
         self._scanner = FirstTokenScanner() if scan else None
-        self._counts = observer.counts_events
         self.stream = scan
         self._unframe = http_1_0
         self._keep_alive = keep_alive
@@ -93,7 +92,7 @@ class EngineConnection(asyncio.Protocol):
         self._before = self._last = b""
         self._done: asyncio.Future[Answer] = self._loop.create_future()
         self._heard = False
-        self._token_events = 0
+        self._events = EventCounter()
         self._watch = Stopwatch(patience, self._loop.time())
         self._request = request
         self._outbox.this_turn(self)
@@ -120,10 +119,9 @@ class EngineConnection(asyncio.Protocol):
             self.fail(EngineProtocolError(f"the engine's answer is malformed: {error}"))
             return
         if self._plain and not reader.complete:
+            self._events.add(reader.bodies, len(data))
             reader.bodies.clear()
             self._before, self._last = self._last, data
-            if self._counts:
-                self._token_events += data.count(EVENT_END)
             client.relay(data)
         elif reader.overrun:
             self.fail(EngineProtocolError("the engine sent more than its answer"))
@@ -153,8 +151,8 @@ class EngineConnection(asyncio.Protocol):
         if first_token:
             self._scanner = None
             self._observer.on_first_token()
-        if self._counts and self._scanner is None:
-            self._token_events += body.count(EVENT_END)
+        if self._scanner is None:
+            self._events.look(body)
         if reader.complete:
             self._finish(reader)
         else:
@@ -261,7 +259,7 @@ class EngineConnection(asyncio.Protocol):
     def _finish(self, reader: AnswerReader) -> None:
         """The answer is whole and relayed."""
         reusable = reader.keep_alive and not self.closed
-        answer = Answer(reader.status, self._before + self._last, self._token_events)
+        answer = Answer(reader.status, self._before + self._last, self._events.count)
         self._release()
         if not reusable:
             self.transport.close()

@@ -43,7 +43,6 @@ class ExchangeObserver(Protocol):
     """Who wants to know how an exchange goes."""
 
     refusals: frozenset[int]  # statuses to be asked about, before anything is relayed
-    counts_events: bool  # whether the events of a stream are to be counted
 
     def on_refused(self, status: int, retry_after: bytes) -> EngineRefusedError | None:
         """The engine answered one of `refusals`; an error if another engine shall be asked."""
@@ -61,8 +60,7 @@ class Answer:
 
     status: int
     tail: bytes  # its last bytes, framing included: where usage is
-    # From the piece on that brought a stream's first token, [DONE] included, if counted.
-    events: int = 0
+    events: int = 0  # from the piece on that brought a stream's first token, [DONE] included
 
 
 class BrokenAnswerError(EngineError):

@@ -182,7 +182,6 @@ class _Observer:
     """Nothing is learned from a provider."""
 
     refusals: frozenset[int] = frozenset()
-    counts_events = False
 
     def __init__(self, request_id: str) -> None:
         self._id_line = b"x-request-id: " + request_id.encode("latin-1")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lodestar_router.core.sse import FirstTokenScanner, Usage, usage_in
+from lodestar_router.core.sse import EventCounter, FirstTokenScanner, Usage, usage_in
 
 CHAT = b'data: {"id":"1","choices":[{"index":0,"delta":{"role":"assistant"}}]}\n\n'
 COMPLETION = b'data: {"id":"1","choices": [ {"index":0,"text":"a"}]}\n\n'
@@ -60,3 +60,28 @@ def test_a_stream_of_unknown_kind_counts_from_its_first_64_kib() -> None:
 )
 def test_usage_is_the_last_one_in_the_answer(tail: bytes, expected: Usage | None) -> None:
     assert usage_in(tail) == expected
+
+
+def _event(text: str) -> bytes:
+    return b'data: {"choices": [{"index": 0, "text": "%s"}]}\n\n' % text.encode()
+
+
+@pytest.mark.parametrize(
+    ("reads", "events"),
+    [
+        pytest.param([[_event("a")]] * 9, 9, id="one-each"),
+        pytest.param([[_event("a")] * 5, [_event("b")]], 6, id="several-that-came-together"),
+        pytest.param([[_event("a") * 4], [_event("b")]], 5, id="several-in-one-part"),
+        pytest.param([[_event("ab")[:9]], [_event("ab")[9:]]] * 3, 3, id="cut-in-two"),
+        pytest.param([[], [_event("a")]], 1, id="framing-alone"),
+        pytest.param([[_event("a" * 500)], [_event("b")]], 2, id="of-very-different-lengths"),
+    ],
+)
+def test_events_are_counted_however_they_come(reads: list[list[bytes]], events: int) -> None:
+    counter = EventCounter()
+    counter.look(_event("first"))
+
+    for parts in reads:
+        counter.add(parts, sum(map(len, parts)) + 6 * len(parts))
+
+    assert counter.count == 1 + events
