@@ -60,7 +60,7 @@ class Holding:
         self._clock = clock
         self._entered = 0
         self._waiting: dict[int, asyncio.Future[None]] = {}
-        self._looks: dict[EngineId, asyncio.TimerHandle] = {}
+        self._looks: dict[EngineId, tuple[float, asyncio.Handle]] = {}  # when, and how to stop it
         metrics.add_gauges(self._rows)
 
     def enter(self, routed: RoutedRequest, decision: Decision, *, again: bool) -> Turn | None:
@@ -145,11 +145,12 @@ class Holding:
         loop = asyncio.get_running_loop()
         when_s = loop.time() + min(max(due_in_s, 0.0), _LOOK_EVERY_S)
         look = self._looks.get(engine_id)
-        if due_in_s == inf or (look is not None and look.when() <= when_s):
+        if due_in_s == inf or (look is not None and look[0] <= when_s):
             return
         if look is not None:
-            look.cancel()
-        self._looks[engine_id] = loop.call_at(when_s, self._look, engine_id)
+            look[1].cancel()
+        # What is due at once is no timer under uvloop, and does not know when it is due.
+        self._looks[engine_id] = when_s, loop.call_at(when_s, self._look, engine_id)
 
     def _rows(self) -> Iterator[GaugeRow]:
         for engine_id, count in self.queue.waiting():

@@ -8,9 +8,10 @@ from random import Random
 from typing import ClassVar
 
 import pytest
+import uvloop
 
 from lodestar_router.core.fleet import Fleet
-from lodestar_router.core.hold import HoldSettings
+from lodestar_router.core.hold import USUAL, HoldQueue, HoldSettings
 from lodestar_router.core.types import (
     Candidate,
     Decision,
@@ -269,3 +270,28 @@ async def test_who_waits_for_an_engine_that_dies_is_answered_by_another(
         assert reply.headers["x-lodestar-engine"] == "e1"
         assert len(engine.posts) == 1
     await other.stop()
+
+
+class DueAtOnce(HoldQueue):
+    """Two looks are due now, then none."""
+
+    looks = 0
+
+    def due_at_s(self, engine_id: EngineId) -> float:
+        self.looks += 1
+        return 0.0 if self.looks <= 2 else inf
+
+
+def test_two_looks_that_are_due_at_once_are_one_under_uvloop() -> None:
+    fleet = Fleet()
+    fleet.add(EngineSpec(engine_id=E0, url="http://e0"))
+
+    async def ends_of_two_requests() -> int:
+        holding = Holding(USUAL, fleet=fleet, metrics=Metrics(), clock=time.monotonic)
+        queue = holding.queue = DueAtOnce(USUAL)
+        for number in (1, 2):
+            holding.over(number, E0)
+        await asyncio.sleep(0.01)
+        return queue.looks
+
+    assert uvloop.run(ends_of_two_requests()) == 3
