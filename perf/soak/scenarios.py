@@ -35,7 +35,7 @@ def told(tally: Tally) -> Report:
     }
 
 
-def _left_over(before: Look, after: Look, *, flat: bool = True) -> list[str]:
+def left_over(before: Look, after: Look, *, flat: bool = True) -> list[str]:
     """What stays behind."""
     wrong = []
     if after.inflight:
@@ -65,7 +65,7 @@ async def aborts(router: RouterUnderTest, rng: Random, *, requests: int) -> Repo
     await many(mix, clients, requests, at_once=200)
     await clients.ended()
     after = await settled(router)
-    wrong = _left_over(before, after)
+    wrong = left_over(before, after)
     if clients.tally.lost:
         wrong.append(f"{clients.tally.lost} lost")
     return {**told(clients.tally), **_looks(before, after), "wrong": wrong}
@@ -83,7 +83,7 @@ async def short(router: RouterUnderTest, rng: Random, *, requests: int) -> Repor
         memory_mb.append((await asyncio.to_thread(router.look)).resident_mb)
     await clients.ended()
     after = await settled(router)
-    wrong = _left_over(before, after)
+    wrong = left_over(before, after)
     if clients.tally.lost:
         wrong.append(f"{clients.tally.lost} lost")
     return {
@@ -117,7 +117,7 @@ async def soak(
     await clients.ended()
     after = await settled(router)
     report = told(clients.tally)
-    wrong = _left_over(before, after, flat=False)
+    wrong = left_over(before, after, flat=False)
     if clients.tally.lost:
         wrong.append(f"{clients.tally.lost} lost")
     return {
