@@ -46,6 +46,7 @@ from lodestar_router.policy.base import Policy
 from lodestar_router.proxy.client_connection import ClientConnection
 from lodestar_router.proxy.collector import Collector
 from lodestar_router.proxy.dispatcher import Dispatcher
+from lodestar_router.proxy.exchange import BrokenAnswerError
 from lodestar_router.proxy.handover import (
     decode_body,
     is_one_sequence,
@@ -106,7 +107,9 @@ class DisaggregatedDispatcher:
                 await _Journey(self, passage, client).prepare()
             else:
                 passage.barred = self._barred_from_whole(routed.model)
-            await self.inner.deliver(passage, client)
+            await self.inner.carry(passage)
+        except BrokenAnswerError as error:
+            client.cut(error.last_words)
         except _AnsweredError:
             return
 

@@ -82,7 +82,10 @@ class Dispatcher:
             ModelNotFoundError, NoCandidateError: no engine can serve it.
             EngineError: the engines that were tried failed before their first byte.
         """
-        await self.deliver(self.begin(routed, prompt, request, client), client)
+        try:
+            await self.carry(self.begin(routed, prompt, request, client))
+        except BrokenAnswerError as error:
+            client.cut(error.last_words)
 
     def begin(
         self,
@@ -97,13 +100,6 @@ class Dispatcher:
         )
         self._retries.budget.request()
         return Passage(routed, prompt, request, client, patience)
-
-    async def deliver(self, passage: Passage, client: ClientConnection) -> None:
-        """Carry a passage whose answer is for the client; errors as of `route`."""
-        try:
-            await self.carry(passage)
-        except BrokenAnswerError as error:
-            client.cut(error.last_words)
 
     async def carry(self, passage: Passage) -> Answer:
         """Have the sink get the answer of one engine, asking others if it fails.
@@ -175,7 +171,7 @@ class Dispatcher:
         """Engines that the request may not be sent to."""
         pinned = passage.routed.pinned
         if pinned is None:
-            return passage.not_asked
+            return {**passage.barred, **passage.failed} if passage.barred else passage.failed
         others = {state.spec.engine_id for state in self.fleet} - {pinned}
         return others | passage.failed.keys()
 
@@ -200,7 +196,7 @@ class Dispatcher:
         )
         decision = self.policy.choose(routed, candidates)
         limited = len(states) < len(fleet) and routed.pinned is None
-        if passage.not_asked or (limited and fleet.troubled):
+        if passage.failed or passage.barred or (limited and fleet.troubled):
             excluded = fleet.why_not(routed.model, engine_ids, passage.failed)
             excluded |= {e: why for e, why in passage.barred.items() if e in excluded}
             decision = replace(decision, excluded=excluded)

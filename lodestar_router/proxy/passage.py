@@ -33,8 +33,3 @@ class Passage(Struct, eq=False):
     attempt: Callable[..., Attempt] = Attempt
     # Called before another engine is asked; what it raises ends the passage.
     renew: Callable[[EngineError], Awaitable[None]] | None = None
-
-    @property
-    def not_asked(self) -> Mapping[EngineId, object]:
-        """Engines that are no candidates."""
-        return {**self.barred, **self.failed} if self.barred else self.failed
