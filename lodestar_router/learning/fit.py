@@ -21,7 +21,7 @@ from lodestar_router.learning.rows import BoolArray
 
 BATCH_ROWS = 256
 _STEPS_MIN, _STEPS_MAX = 8, 256
-_DRAWS_PER_ROW = 128  # of each new row, over the rounds until it is forgotten
+_DRAWS_PER_ROW = 160  # of each new row, over the rounds until it is forgotten
 _LEARNING_RATE, _GRADIENT_NORM = 2e-3, 1.0
 # Belief in g = 0, in rows. Without it the first minutes' few hundred rows are learned
 # by heart: on unseen rows |ln error| was a sixth higher over the first five minutes,

@@ -47,7 +47,7 @@ from lodestar_router.learning.succession import Succession, errors_of
 MIN_ROWS = 64  # fewer say little even about two rates
 _HOLDOUT_SHARE, _HOLDOUT_MIN, _HOLDOUT_MAX = 0.2, 16, 128  # newest rows, not fitted
 _LIVE_ROWS = 512
-_RATE_ROWS = 512  # newest, and as many of all before them
+_RATE_ROWS = 1024  # newest, and as many of all before them
 _NEWEST_ROWS = 1024
 _REFUSALS_BEFORE_RESTART = 8  # rounds; a net that has gone astray goes back
 Errors = tuple[float, float, float]  # of the new residual, of its base, of the served version
