@@ -25,6 +25,7 @@ from lodestar_router.tasks import spawn
 
 STUCK_S = 60.0  # the longest stream takes seconds
 _KEPT_LATENCIES = 200_000
+_STEPS = 12
 _BY_RULE = frozenset({429, 502, 503, 504})
 
 
@@ -72,10 +73,17 @@ class Client(asyncio.Protocol):
         self._sent_s: float | None = perf_counter()
         self._tally.sent += 1
         if leaves_after_s is None:
-            self._timer = loop.call_later(STUCK_S, self._end, "lost")
+            self._wait(_STEPS)
         else:
             self._timer = loop.call_later(leaves_after_s, self._end, "left")
         self.transport.write(request)
+
+    def _wait(self, steps: int) -> None:
+        """Give up after so many: one long step alone says that this process stood still."""
+        if not steps:
+            self._end("lost")
+            return
+        self._timer = asyncio.get_running_loop().call_later(STUCK_S / _STEPS, self._wait, steps - 1)
 
     def data_received(self, data: bytes) -> None:
         if not self._busy:
