@@ -5,9 +5,11 @@ Out      a report in plain values, as of `scenarios`.
 """
 
 import asyncio
+import re
+import shutil
 import socket
+import subprocess
 from contextlib import suppress
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -19,14 +21,19 @@ from perf.soak.scenarios import Report, settled, told
 _SLOW_EVENTS = 20_000  # 4.6 MB: more than all buffers on the way hold
 _SLOW_MB = 100.0
 _SMALL_BUFFER_BYTES = 4096
+# ss(8): received and unread, and written and not yet acknowledged.
+_SOCKET_MEMORY = re.compile(r"skmem:\(r(\d+),.*?,w(\d+),")
 
 
 async def slow_readers(router: RouterUnderTest, *, count: int, seconds: float) -> Report:
     """Clients that read one byte a second of a stream without end."""
     request = stream(router.port, events=_SLOW_EVENTS, gap_ms=0)
     before = await settled(router)
-    kernel_mb = _kernel_mb()
     socks = [await _ask(router.port, request) for _ in range(count)]
+    waiting = set(socks)
+    while waiting:  # until all are being answered
+        waiting.difference_update([sock for sock in waiting if _has_something(sock)])
+        await asyncio.sleep(0.1)
     loop = asyncio.get_running_loop()
     until_s = perf_counter() + seconds
     most_mb, read, gone = before.resident_mb, 0, 0
@@ -39,7 +46,7 @@ async def slow_readers(router: RouterUnderTest, *, count: int, seconds: float) -
                 gone += not piece
         look = await loop.run_in_executor(None, router.look)
         most_mb = max(most_mb, look.resident_mb)
-    kernel_mb = _kernel_mb() - kernel_mb
+    sockets_mb = await asyncio.to_thread(_sockets_mb, router.pid)
     for sock in socks:
         sock.close()
     after = await settled(router)
@@ -53,7 +60,7 @@ async def slow_readers(router: RouterUnderTest, *, count: int, seconds: float) -
         "clients": count,
         "bytes_read": read,
         "resident_mb_more": round(cost_mb, 1),
-        "all_sockets_mb_more": round(kernel_mb, 1),  # of the machine: engines and clients too
+        "sockets_mb": None if sockets_mb is None else round(sockets_mb, 1),
         "open_files": [before.open_files, after.open_files],
         "wrong": wrong,
     }
@@ -68,12 +75,26 @@ async def _ask(port: int, request: bytes) -> socket.socket:
     return sock
 
 
-def _kernel_mb() -> float:
-    """What TCP holds of the machine's memory."""
-    for line in Path("/proc/net/sockstat").read_text().splitlines():
-        if line.startswith("TCP:"):
-            return int(line.split()[-1]) * 4096 / 1e6
-    return 0.0
+def _has_something(sock: socket.socket) -> bool:
+    try:
+        sock.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _sockets_mb(pid: int) -> float | None:
+    """What the system holds for a process's TCP connections; None if it cannot be asked."""
+    if shutil.which("ss") is None:
+        return None
+    command = ["ss", "-tnpmH"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    used = sum(
+        sum(map(int, found.groups()))
+        for entry in re.split(r"\n(?=\S)", text)
+        if f"pid={pid}," in entry and (found := _SOCKET_MEMORY.search(entry))
+    )
+    return used / 1e6
 
 
 async def streams(
