@@ -1,12 +1,13 @@
 """What the edge itself answers or refuses: over real sockets."""
 
+import asyncio
 import json
 
 import pytest
 
 from lodestar_router.proxy.request_reader import Limits
 from tests.fake_engine import FakeEngine
-from tests.proxy.harness import completion, edge_before, get, post
+from tests.proxy.harness import Edge, completion, edge_before, get, post, until
 
 
 @pytest.mark.parametrize(
@@ -57,6 +58,52 @@ async def test_too_large_body_is_413_and_closes(framing: str) -> None:
         assert (reply.status, reply.json()["error"]["code"]) == (413, "request_too_large")
         assert await client.closed()
     await engine.stop()
+
+
+async def test_a_client_that_is_still_sending_gets_to_read_its_refusal() -> None:
+    async with edge_before(limits=Limits(body_bytes=1000)) as edge:
+        client = await edge.client()
+        head = b"POST /v1/completions HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+        await client.send(head)
+        for _ in range(20):  # what nobody reads would turn the close into a reset
+            await client.send(b"400\r\n" + b"x" * 0x400 + b"\r\n")
+            await asyncio.sleep(0.01)
+        reply = await client.reply()
+
+        assert reply.status == 413
+        client.writer.write_eof()
+        await until(lambda: not edge.server.connections)
+
+
+async def test_what_clients_make_up_leaves_no_series_behind() -> None:
+    engine = await FakeEngine().start()
+    async with edge_before(engine) as edge:
+        await edge.ask()
+        for number in range(101):  # up to a hundred unknown models are counted by name
+            await _make_up(edge, number)
+        before = edge.metrics.exposition().count(b"\n")
+
+        for number in range(101, 130):
+            await _make_up(edge, number)
+
+        assert edge.metrics.exposition().count(b"\n") == before
+    await engine.stop()
+
+
+async def _make_up(edge: Edge, number: int) -> None:
+    client = await edge.client()
+    name = f"made-up-{number}"
+    asked = (
+        post("/v1/completions", completion(model=name)),
+        post(f"/v1/{name}", completion()),
+        get(f"/{name}?{name}={name}"),
+        post("/v1/completions", completion(user=name), f"x-request-id: {name}", f"x-{name}: 1"),
+        post("/v1/completions", completion(), f"Authorization: Bearer {name}"),
+    )
+    for request in asked:
+        await client.send(request)
+        await client.reply()
 
 
 @pytest.mark.parametrize(
