@@ -27,6 +27,7 @@ from lodestar_router.tasks import spawn
 
 # What may wait for a slow client before its engine is no longer read from.
 _WRITE_BUFFER_BYTES = 16_384
+_UNSENT_BYTES = 16_384  # in the system, which would take megabytes; what is under way aside
 _LINGER_S = 2.0
 _TOKEN_BYTES = 4096  # a longer part is not worth holding back
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -86,6 +87,8 @@ class ClientConnection(asyncio.Protocol):
         """Called by the loop."""
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
+        if (sock := transport.get_extra_info("socket")) is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
         self._connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -28,7 +28,7 @@ from lodestar_router.proxy.outbox import Outbox
 
 # Bounds what one read brings and what waits in the system for a slow client; without
 # it both grow to megabytes. 16 MB/s at 2 ms to the engine is more than any answer needs.
-_RECEIVE_BUFFER_BYTES = 65_536
+_RECEIVE_BUFFER_BYTES = 32_768
 _TAIL_BYTES = 4096  # kept of the last read while a slow client holds up the next
 
 
