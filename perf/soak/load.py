@@ -15,6 +15,9 @@ from perf.overhead.stub_engine import MODEL
 from perf.soak.clients import Clients
 
 _TICK_S = 0.004
+_CATCH_UP_S = 0.1  # a load that stood still for longer does not send all it missed
+_SLOWER, _FASTER = 0.85, 1.1
+_CROWDED = 400
 
 
 def chats(port: int) -> list[bytes]:
@@ -66,12 +69,27 @@ async def many(mix: Mix, clients: Clients, count: int, *, at_once: int) -> None:
         await asyncio.sleep(0.01)
 
 
-async def paced(mix: Mix, clients: Clients, rng: Random, *, rate: float, seconds: float) -> None:
-    """Send at random times, `rate` a second, whatever becomes of them."""
+class Pace:
+    """Requests a second, steered so that something is as busy as it is to be."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+
+    def steer(self, share: float, wanted: float, under_way: int) -> None:
+        """Towards `wanted`; down when more is under way than can be the load's doing."""
+        step = wanted / share if share > 0 else _FASTER
+        if under_way > _CROWDED:
+            step = min(step, _SLOWER)
+        self.rate = max(self.rate * min(max(step, _SLOWER), _FASTER), 1.0)
+
+
+async def paced(mix: Mix, clients: Clients, rng: Random, *, pace: Pace, seconds: float) -> None:
+    """Send at random times, whatever becomes of what was sent."""
     next_s = perf_counter()
     ends_s = next_s + seconds
     while (now_s := perf_counter()) < ends_s:
+        next_s = max(next_s, now_s - _CATCH_UP_S)
         while next_s <= now_s:
             mix.send(clients)
-            next_s += rng.expovariate(rate)
+            next_s += rng.expovariate(pace.rate)
         await asyncio.sleep(_TICK_S)

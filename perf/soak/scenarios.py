@@ -6,14 +6,16 @@
 import asyncio
 from collections.abc import Sequence
 from random import Random
+from time import perf_counter
 from typing import Any
 
 from lodestar_router.tasks import cancel, spawn
 from perf.soak.clients import Clients, Tally
-from perf.soak.load import Mix, many, paced
+from perf.soak.load import Mix, Pace, many, paced
 from perf.soak.processes import Engine, Look, RouterUnderTest
 
 _SETTLE_S = 6.0  # kept-alive connections to engines are closed after 4 s
+_STEER_EVERY_S = 2.0
 _FLAT = 0.05  # by which memory may differ
 Report = dict[str, Any]
 
@@ -103,16 +105,19 @@ async def soak(
     """Load for `core_share` of the router's core while engines die and return."""
     mix = Mix(router.port, rng, streamed=0.2, leaving=0.05, leave_s=0.1)
     direct = Clients(engines[0].port)
-    await paced(mix, direct, rng, rate=200.0, seconds=5.0)
+    await paced(mix, direct, rng, pace=Pace(200.0), seconds=5.0)
     await direct.ended()
-    rate = core_share / await _cost_s(router, mix)
+    pace = Pace(0.7 * core_share / await _cost_s(router, mix))
     clients = Clients(router.port)
     before = await settled(router)
-    deaths = spawn(die_and_return(engines, rng), name="deaths")
+    tasks = [
+        spawn(die_and_return(engines, rng), name="deaths"),
+        spawn(_steer(pace, router, clients, core_share), name="pace"),
+    ]
     try:
-        await paced(mix, clients, rng, rate=rate, seconds=60.0 * minutes)
+        await paced(mix, clients, rng, pace=pace, seconds=60.0 * minutes)
     finally:
-        await cancel(deaths)
+        await cancel(*tasks)
     spent_s = (await asyncio.to_thread(router.look)).cpu_s - before.cpu_s
     await clients.ended()
     after = await settled(router)
@@ -123,12 +128,22 @@ async def soak(
     return {
         **report,
         **_looks(before, after),
-        "rate_per_s": round(rate, 1),
+        "rate_per_s": round(report["sent"] / (60.0 * minutes), 1),
         "core_share": round(spent_s / (60.0 * minutes), 3),
         "added_p99_ms": round(report["first_byte_p99_ms"] - direct.tally.quantile_ms(0.5), 2),
         "deaths": sum(engine.deaths for engine in engines),
         "wrong": wrong,
     }
+
+
+async def _steer(pace: Pace, router: RouterUnderTest, clients: Clients, core_share: float) -> None:
+    """Keep the router as busy as it is to be."""
+    before_s, at_s = (await asyncio.to_thread(router.look)).cpu_s, perf_counter()
+    while True:
+        await asyncio.sleep(_STEER_EVERY_S)
+        spent_s, now_s = (await asyncio.to_thread(router.look)).cpu_s, perf_counter()
+        pace.steer((spent_s - before_s) / (now_s - at_s), core_share, clients.under_way)
+        before_s, at_s = spent_s, now_s
 
 
 async def _cost_s(router: RouterUnderTest, mix: Mix) -> float:
