@@ -24,7 +24,8 @@ _FIRST_TOKEN = re.compile(
     rb'"choices"\s*:\s*\[\s*\{'
     rb'|"type"\s*:\s*"(?:content_block_delta|response\.[a-z_.]+\.delta)"'
 )
-_COUNT = re.compile(rb"\s*:\s*(\d+)")
+# Text cannot forge a name in quotes: JSON escapes them.
+_COUNTS = re.compile(rb'"(prompt_tokens|completion_tokens|cached_tokens)"\s*:\s*(\d+)')
 # vLLM ends a stream that failed with such an event (create_streaming_error_response).
 _ERROR_BYTES = 2048  # the last of a stream, where it would be
 _FAILED = re.compile(rb'data:\s*\{"error"\s*:\s*\{[^\n]*"code"\s*:\s*"?(\d+)')
@@ -102,20 +103,15 @@ def usage_in(tail: bytes) -> Usage | None:
     start = tail.rfind(b'"usage"')
     if start < 0:
         return None
-    prompt_tokens = _count(tail, b'"prompt_tokens"', start)
-    if prompt_tokens is None:
+    counts = dict(reversed(_COUNTS.findall(tail, start)))  # of each name the first
+    if b"prompt_tokens" not in counts:
         return None
     return Usage(
-        prompt_tokens=prompt_tokens,
-        completion_tokens=_count(tail, b'"completion_tokens"', start),
-        cached_tokens=_count(tail, b'"cached_tokens"', start),
+        prompt_tokens=int(counts[b"prompt_tokens"]),
+        completion_tokens=_number(counts.get(b"completion_tokens")),
+        cached_tokens=_number(counts.get(b"cached_tokens")),
     )
 
 
-def _count(tail: bytes, name: bytes, start: int) -> int | None:
-    """The number behind a name in quotes, which text cannot forge: JSON escapes its quotes."""
-    while (found := tail.find(name, start)) >= 0:
-        start = found + len(name)
-        if (count := _COUNT.match(tail, start)) is not None:
-            return int(count[1])
-    return None
+def _number(digits: bytes | None) -> int | None:
+    return None if digits is None else int(digits)
