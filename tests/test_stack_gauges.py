@@ -1,7 +1,5 @@
 """Gauges and log lines about engines, in production-stack's words."""
 
-import asyncio
-
 import pytest
 
 from lodestar_router.accounting import Statistics
@@ -12,6 +10,7 @@ from lodestar_router.proxy.metrics import Metrics
 from lodestar_router.stack_gauges import stack_rows, stats_lines
 from lodestar_router.tasks import cancel, spawn
 from tests.factories import load
+from tests.proxy.harness import until
 
 A = EngineId("a:8000")
 
@@ -115,8 +114,7 @@ async def test_lines_come_at_the_interval_and_only_if_wanted(
     assert caplog.records == []
 
     task = spawn(statistics.log(parse([*flags, "--log-stats"], {})), name="statistics")
-    await asyncio.sleep(0.25)
+    await until(lambda: len(caplog.records) == 2)
     await cancel(task)
 
-    assert len(caplog.records) == 2
     assert caplog.messages[0].startswith("http://a:8000: up; sent ")
