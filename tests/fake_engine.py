@@ -42,6 +42,7 @@ class FakeEngine:
         self.has_metrics = True
         self.sleeping: bool | None = None  # None: no sleep mode
         self.adapters: list[str] = []
+        self.answer_headers: dict[str, str] = {}  # of whole answers
         self.process_start_s = 1.0
         self.requests: list[tuple[str, dict[str, str], bytes]] = []  # target, headers, body
         self.aborted = 0
@@ -135,7 +136,8 @@ class FakeEngine:
         await asyncio.sleep(self.gap_s * self.tokens)
         choices = [{"index": 0, "text": "x" * self.tokens}]
         return web.json_response(
-            {"id": "1", "model": self.model, "choices": choices, "usage": self._usage()}
+            {"id": "1", "model": self.model, "choices": choices, "usage": self._usage()},
+            headers=self.answer_headers,
         )
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:

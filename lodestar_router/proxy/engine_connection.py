@@ -12,7 +12,7 @@ brings, because a slow client stops the reading.
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import cast
 
 import httptools
@@ -40,10 +40,12 @@ class EngineConnection(asyncio.Protocol):
         loop: asyncio.AbstractEventLoop,
         outbox: Outbox,
         on_closed: Callable[["EngineConnection"], None],
+        hidden: Collection[bytes] = (),
     ) -> None:
         self._loop = loop
         self._outbox = outbox
         self._on_closed = on_closed
+        self._hidden = hidden  # headers that clients do not get
         self._reader = AnswerReader()
         self._client: Sink | None = None
         self._paused = False
@@ -188,7 +190,10 @@ class EngineConnection(asyncio.Protocol):
         if self._unframe or reader.until_close or not self._keep_alive:
             extra.append(b"connection: close")
             client.drain()  # only its end tells the client where the body ends
-        head = client_head(reader.status, reader.reason, reader.headers, extra=extra)
+        headers = reader.headers
+        if self._hidden:
+            headers = [header for header in headers if header[0] not in self._hidden]
+        head = client_head(reader.status, reader.reason, headers, extra=extra)
         client.write(head + (body if self._unframe else framed_body))
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -8,7 +8,7 @@ somebody, however long its queue is.
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from math import inf
 from time import monotonic
 from urllib.parse import urlsplit
@@ -30,6 +30,7 @@ class EnginePool:
         tls: for an engine whose URL begins with https; by default the system's CAs are trusted.
         hang_s: seconds without a byte after which the engine hangs; 0 for never.
         on_hang: told so, again after every further `hang_s`.
+        hidden: headers of answers that clients do not get.
     """
 
     def __init__(
@@ -40,12 +41,14 @@ class EnginePool:
         tls: ssl.SSLContext | None = None,
         hang_s: float = 0.0,
         on_hang: Callable[[], None] = lambda: None,
+        hidden: Collection[bytes] = (),
     ) -> None:
         parts = urlsplit(spec.url)
         self.spec = spec
         self.timeouts = timeouts
         self._hang_s = hang_s
         self._on_hang = on_hang
+        self._hidden = hidden
         self._secure = (tls or ssl.create_default_context()) if parts.scheme == "https" else None
         self._hostname = parts.hostname or ""
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -92,7 +95,7 @@ class EnginePool:
         try:
             async with asyncio.timeout(None if limit_s == inf else limit_s):
                 _, connection = await loop.create_connection(
-                    lambda: EngineConnection(loop, outbox, self._forget),
+                    lambda: EngineConnection(loop, outbox, self._forget, self._hidden),
                     self._hostname,
                     self._port,
                     ssl=self._secure,

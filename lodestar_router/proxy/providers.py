@@ -4,8 +4,8 @@ No engine, no policy: which provider has a model is configured, before and above
 engines serve. Bytes are relayed as an engine's are, within the same limits.
 
 In       requests whose model, aliases resolved, is a provider's.
-Out      the provider's answer. Of the client's headers only the body's type crosses: its key
-         and its name for itself are nobody's business there.
+Out      the provider's answer, without its cookies. Of the client's headers only the body's
+         type crosses: its key and its name for itself are nobody's business there.
 Errors   EngineError when no connection came about, after the provider's retries, or when it
          broke before its first byte. What may have begun is not sent twice.
 Source   src/vllm_router/external_providers of production-stack at a6c01db.
@@ -35,6 +35,7 @@ from lodestar_router.proxy.request_body import RequestHead
 
 _logger = logging.getLogger(__name__)
 _RETRY_AFTER_S = 0.2
+_HIDDEN = frozenset({b"set-cookie"})  # the router's with the provider, not one client's
 
 
 class _Target(Struct, frozen=True, eq=False):
@@ -87,7 +88,7 @@ class Providers:
         )
         pool_id = EngineId(f"external {provider.name}")
         self.pools[pool_id] = EnginePool(
-            EngineSpec(engine_id=pool_id, url=provider.url), timeouts, tls=tls
+            EngineSpec(engine_id=pool_id, url=provider.url), timeouts, tls=tls, hidden=_HIDDEN
         )
         given = {"authorization": f"Bearer {provider.api_key}", **provider.headers}
         target = _Target(

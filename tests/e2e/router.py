@@ -29,7 +29,9 @@ VIEW_TIMEOUT_S = 60.0
 class RouterProcess:
     """One router with fresh state, in front of `engines`."""
 
-    def __init__(self, policy: str, engines: Sequence[VllmEngine], directory: Path) -> None:
+    def __init__(
+        self, policy: str, engines: Sequence[VllmEngine], directory: Path, *flags: str
+    ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         engines_file = directory / "engines.yaml"
         engines_file.write_text(yaml.safe_dump({"engines": [e.entry() for e in engines]}))
@@ -47,6 +49,7 @@ class RouterProcess:
                 "--tokenizer", str(engines[0].model_dir),
                 "--routing-logic", policy,
                 "--state-dir", str(directory / "state"),
+                *flags,
             ],
             env=dict(os.environ),
             log=directory / "router.log",
@@ -102,9 +105,11 @@ class RouterProcess:
 
 
 @contextmanager
-def routed(policy: str, engines: Sequence[VllmEngine], directory: Path) -> Iterator[RouterProcess]:
+def routed(
+    policy: str, engines: Sequence[VllmEngine], directory: Path, *flags: str
+) -> Iterator[RouterProcess]:
     """A ready router, ended on the way out."""
-    router = RouterProcess(policy, engines, directory)
+    router = RouterProcess(policy, engines, directory, *flags)
     try:
         router.start()
         yield router

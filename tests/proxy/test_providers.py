@@ -10,6 +10,7 @@ import pytest
 from lodestar_router.assembly import Router
 from lodestar_router.config import parse
 from tests.fake_engine import FakeEngine
+from tests.proxy.forms import form, part, post_form
 from tests.proxy.harness import RawClient, Reply, completion, get, post, until
 
 
@@ -158,3 +159,26 @@ async def test_stream_that_breaks_ends_with_an_error_event(setup: Setup) -> None
 async def _until_closed(client: RawClient) -> AsyncIterator[bytes]:
     while data := await client.reader.read(65_536):
         yield data
+
+
+async def test_cookies_of_a_provider_stay_with_the_router(setup: Setup) -> None:
+    given = {"Set-Cookie": "session=1", "X-Ratelimit": "9"}
+    setup.provider.answer_headers = setup.engine.answer_headers = given
+
+    theirs, ours = await setup.ask("best"), await setup.ask("tiny")
+
+    assert theirs.headers["X-Ratelimit".lower()] == "9"
+    assert "set-cookie" not in theirs.headers
+    assert ours.headers["set-cookie"] == "session=1"  # an engine's cross, as all it says
+
+
+async def test_a_form_goes_to_a_provider_under_the_model_s_own_name(setup: Setup) -> None:
+    speech = form(part("file", b"RIFF\x00", filename="a"), part("model", b"mine"))
+    client = await RawClient.to(setup.port)
+    await client.send(post_form("/v1/audio/transcriptions", speech))
+    reply = await client.reply()
+    await client.close()
+
+    assert reply.status == 200
+    sent = setup.provider.requests[-1][2]
+    assert sent == speech.replace(b"\r\nmine\r\n", b"\r\ngpt-4o\r\n")
