@@ -56,7 +56,10 @@ class Services:
         self._store = store
         limits = limits_of(config)
         runner = LineRunner(
-            routes, busy=self._busy, limits=limits, concurrency=config.batch_concurrency
+            routes,
+            busy=lambda: routes.waited_for or self._engines_are_busy(),
+            limits=limits,
+            concurrency=config.batch_concurrency,
         )
         processor = self._processor = Processor(store, runner, most_bytes=limits.body_bytes)
         self._metrics.add_gauges(lambda: _rows(processor, runner))
@@ -80,7 +83,7 @@ class Services:
         if self._store is not None:
             await self._store.close()
 
-    def _busy(self) -> bool:
+    def _engines_are_busy(self) -> bool:
         """Whether requests wait at every engine."""
         loads = [state.load for state in self._fleet if state.up and not state.holds]
         return bool(loads) and all(load is not None and load.num_waiting_reqs for load in loads)

@@ -41,7 +41,7 @@ BATCH_SETTINGS: Final = (
     Setting(
         name="batch-concurrency", field="batch_concurrency", group=_BATCHES, metavar="COUNT",
         convert=to.whole(1, 4096), default="8",
-        help="lines of all batches under way at a time; none begins while requests wait at every "
-        "engine",
+        help="lines of all batches under way at a time; none begins while other requests wait in "
+        "the router or at every engine",
     ),
 )  # fmt: skip

@@ -85,6 +85,11 @@ class Admission:
         """Whether there is any limit."""
         return self._limits.running > 0
 
+    @property
+    def waited_for(self) -> bool:
+        """Whether anybody waits for a place."""
+        return any(gate.waiting for gate in self._gates.values())
+
     async def enter(self, model: str) -> None:
         """Take a place, which `leave` gives back.
 

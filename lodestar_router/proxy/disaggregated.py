@@ -90,6 +90,11 @@ class DisaggregatedDispatcher:
         """That of both legs."""
         return self.inner.policy
 
+    @property
+    def holds(self) -> int:
+        """How many requests wait for their engine to begin them."""
+        return self.inner.holds
+
     async def route(
         self,
         routed: RoutedRequest,

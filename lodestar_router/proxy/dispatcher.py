@@ -68,6 +68,11 @@ class Dispatcher:
         self.route_log = route_log
         self._holding = holding
 
+    @property
+    def holds(self) -> int:
+        """How many requests wait here for their engine to begin them."""
+        return 0 if self._holding is None else self._holding.queue.holds
+
     async def route(
         self,
         routed: RoutedRequest,

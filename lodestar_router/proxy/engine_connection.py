@@ -190,10 +190,9 @@ class EngineConnection(asyncio.Protocol):
         if self._unframe or reader.until_close or not self._keep_alive:
             extra.append(b"connection: close")
             client.drain()  # only its end tells the client where the body ends
-        headers = reader.headers
         if self._hidden:
-            headers = [header for header in headers if header[0] not in self._hidden]
-        head = client_head(reader.status, reader.reason, headers, extra=extra)
+            reader.headers = [item for item in reader.headers if item[0] not in self._hidden]
+        head = client_head(reader.status, reader.reason, reader.headers, extra=extra)
         client.write(head + (body if self._unframe else framed_body))
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -84,6 +84,11 @@ class RouteHandler:
         self._clock = clock
         self._ids = RequestIds()
 
+    @property
+    def waited_for(self) -> bool:
+        """Whether requests wait in the router for their turn."""
+        return self._admission.waited_for or self.dispatcher.holds > 0
+
     async def __call__(self, request: Request, client: ClientConnection) -> None:
         """Answer one request."""
         request_id = self._ids.of(request)

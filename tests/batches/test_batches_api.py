@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from lodestar_router.config.client_keys import ClientKey
+from lodestar_router.proxy.admission import AdmissionLimits
+from lodestar_router.tasks import spawn
 from tests.batches.rig import ENDPOINT, Rig, batches_before, jsonl, line, numbered
 from tests.batches.test_store import no_file_beyond
 from tests.fake_engine import FakeEngine
-from tests.proxy.harness import until
+from tests.proxy.harness import edge_before, until
 
 
 async def test_every_line_is_answered_once_and_in_order(tmp_path: Path) -> None:
@@ -130,6 +132,21 @@ async def test_lines_wait_while_others_wait_at_the_engines(tmp_path: Path) -> No
 
         busy[0] = False
         assert (await rig.ended(begun["id"]))["status"] == "completed"
+    await engine.stop()
+
+
+async def test_those_who_wait_for_a_place_are_waited_for() -> None:
+    engine = await FakeEngine().start()
+    engine.gap_s = 0.1
+    limit = AdmissionLimits(running=1, queued=10, queue_timeout_s=0.0)
+    async with edge_before(engine, admission=limit) as edge:
+        assert not edge.routes.waited_for
+        asking = [spawn(edge.ask(), name=f"client {number}") for number in range(3)]
+        await until(lambda: edge.routes.waited_for)
+
+        await asyncio.gather(*asking)
+
+        assert not edge.routes.waited_for
     await engine.stop()
 
 

@@ -44,7 +44,7 @@ def test_models_and_chat(client: OpenAI) -> None:
     assert 1 <= answer.usage.completion_tokens <= 8
 
 
-def test_a_stream_has_a_chunk_for_every_token_and_ends_with_the_usage(client: OpenAI) -> None:
+def test_a_stream_comes_in_chunks_and_ends_with_the_usage(client: OpenAI) -> None:
     stream = client.chat.completions.create(
         messages=MESSAGES, stream=True, stream_options={"include_usage": True},
         extra_body={"ignore_eos": True}, **GREEDY,
@@ -53,7 +53,7 @@ def test_a_stream_has_a_chunk_for_every_token_and_ends_with_the_usage(client: Op
 
     assert chunks[-1].usage is not None
     assert chunks[-1].usage.completion_tokens == 8
-    assert sum(1 for chunk in chunks if chunk.choices) >= 8
+    assert sum(1 for chunk in chunks if chunk.choices) >= 2  # of one token or several
 
 
 def test_completions_of_several_prompts(client: OpenAI) -> None:
