@@ -101,7 +101,7 @@ def _overall(rows: Rows, reference: str) -> str:
         ratios = [paired_ratio(rows, policy, reference, field) for field in _RATIOS.values()]
         seeds = "-" if ratios[0] is None else str(ratios[0].seeds)
         cells = str(len(shared_cells(rows, policy, reference)))
-        best = sum(policy == _best(rows, cell) for cell in {row["cell"] for row in rows})
+        best = sum(policy == _best(rows, cell, reference) for cell in {row["cell"] for row in rows})
         lines.append((policy, cells, seeds, *(str(ratio or "-") for ratio in ratios), str(best)))
     headings = ("policy", "cells", "seeds", *_RATIOS, "best of all in cells")
     lines.sort(key=lambda line: inf if line[3] == "-" else float(line[3].split()[0]))
@@ -120,16 +120,17 @@ def _rivals(rows: Rows, reference: str) -> str:
     return grid([headings, *lines, ("geometric mean", "", *total)])
 
 
-def _best(rows: Rows, cell: str) -> str | None:
-    """The policy with the lowest mean TTFT in a cell."""
-    means = {
-        policy: _over_seeds(
-            [r for r in rows if r["cell"] == cell and r["policy"] == policy], "ttft_mean_s"
-        )
-        for policy in policies_in(rows)
-    }
-    known = {policy: mean for policy, mean in means.items() if mean is not None}
-    return min(known, key=lambda policy: known[policy]) if known else None
+def _best(rows: Rows, cell: str, reference: str) -> str | None:
+    """The policy with the lowest mean TTFT in a cell, of those with the reference's seeds."""
+    of_cell = [row for row in rows if row["cell"] == cell]
+    seeds = {row["seed"] for row in of_cell if row["policy"] == reference}
+    means: dict[str, float] = {}
+    for policy in policies_in(of_cell):
+        mine = [row for row in of_cell if row["policy"] == policy and row["seed"] in seeds]
+        mean = _over_seeds(mine, "ttft_mean_s")
+        if mean is not None and {row["seed"] for row in mine} == seeds:
+            means[policy] = mean
+    return min(means, key=means.__getitem__) if means else None
 
 
 def _over_seeds(rows: Rows, field: str, scale: float = 1.0) -> float | None:

@@ -60,6 +60,22 @@ def test_the_table_over_all_cells_says_how_many_a_policy_shares() -> None:
     assert [value.strip() for value in line.split("|")[1:4]] == ["b", "2", "2"]
 
 
+def test_the_best_of_a_cell_is_told_by_the_seeds_of_the_reference() -> None:
+    rows = [
+        *(row("a", 1, 2.0, cell) for cell in "xy"),
+        *(row("b", seed, mean, cell) for seed, mean in ((1, 3.0), (2, 0.1)) for cell in "xy"),
+    ]
+
+    overall = report_text(rows, "a").split("## all 2 cells")[1].split("##")[0]
+
+    best = {
+        line.split("|")[1].strip(): line.split("|")[-2].strip()
+        for line in overall.splitlines()
+        if line.startswith("| ")
+    }
+    assert (best["a"], best["b"]) == ("2", "0")
+
+
 def test_geometric_means_need_positive_values() -> None:
     assert geometric_mean([1.0, 4.0]) == pytest.approx(2.0)
     assert geometric_mean([]) is None
