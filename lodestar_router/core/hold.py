@@ -10,7 +10,8 @@
 An engine serves its queue first come, first served, and a request once sent cannot be
 overtaken. Of those that wait here the shortest goes first, unless another has waited
 for long: that lowers the mean of all, at the cost of the longest, which patience bounds.
-Requests of one client keep their order. An engine gets its next request before it has
+Requests of one client keep their order, and nobody overtakes a request whose prefix it
+counts on: it would compute that prefix itself. An engine gets its next request before it has
 finished the last one (LOOK_AHEAD_S), so that no step of it goes with an empty place.
 
 In       what is sent, its predicted work, first tokens, ends; time as an argument.
@@ -20,8 +21,9 @@ Errors   none: numbers that are not known are ignored.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from msgspec import Struct
 
@@ -54,10 +56,21 @@ class Held(Struct, eq=False):
     work_s: float  # of prefill that it adds on its engine
     uncached_tokens: int  # the same, 1 at least, as the fleet counts it
     client: str | None  # None: nobody's order is to be kept
+    keys: Sequence[Any] = ()  # of the prompt's blocks, each chained to those before it
+    cached_blocks: int = 0  # of them, expected in the engine's cache
+    after: frozenset[int] = frozenset()  # who must go first; set by the queue
 
     def rank(self, now_s: float) -> float:
         """Who goes first; see the module."""
         return rank(now_s - self.arrived_at_s, self.work_s)
+
+    def counts_on(self, other: "Held") -> bool:
+        """Whether part of what it expects to be cached is yet to be computed by `other`."""
+        last = self.cached_blocks - 1
+        return (
+            other.cached_blocks <= last < min(len(other.keys), len(self.keys))
+            and other.keys[last] == self.keys[last]
+        )
 
 
 def rank(waited_s: float, work_s: float) -> float:
@@ -108,6 +121,7 @@ class HoldQueue:
         ):
             gate.send(held.number, held.work_s, now_s)
             return True
+        held.after = frozenset(a.number for a in gate.waiting if held.counts_on(a))
         gate.waiting.append(held)
         self.holds += 1
         return False
@@ -149,10 +163,15 @@ class HoldQueue:
             return oldest
         if gate.opens_at_s() > now_s:
             return None
-        first = max(gate.waiting, key=lambda held: held.rank(now_s))
-        if first.client is None:
-            return first
-        return next(held for held in gate.waiting if held.client == first.client)
+        numbers = {held.number for held in gate.waiting}
+        clients: set[str] = set()  # of those who came before
+        free: list[Held] = []
+        for held in gate.waiting:
+            if held.client not in clients and numbers.isdisjoint(held.after):
+                free.append(held)
+            if held.client is not None:
+                clients.add(held.client)
+        return max(free, key=lambda held: held.rank(now_s))
 
     def due_at_s(self, engine_id: EngineId) -> float:
         """When `due` is to be asked at the latest; infinity if nobody waits."""

@@ -212,7 +212,7 @@ class Dispatcher:
         state = self.fleet[engine_id]
         turn: Turn | None = None
         if self._holding is not None:
-            turn = self._holding.enter(routed, decision, again=bool(passage.failed))
+            turn = self._holding.enter(routed, decision, prompt, again=bool(passage.failed))
         attempt = passage.attempt(
             routed,
             decision,

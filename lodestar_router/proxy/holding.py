@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from math import inf
 
+from lodestar_router.core.blocks import Prompt
 from lodestar_router.core.fleet import Fleet
 from lodestar_router.core.hold import Held, HoldQueue, HoldSettings
 from lodestar_router.core.types import Decision, EngineId, RoutedRequest
@@ -63,7 +64,9 @@ class Holding:
         self._looks: dict[EngineId, tuple[float, asyncio.Handle]] = {}  # when, and how to stop it
         metrics.add_gauges(self._rows)
 
-    def enter(self, routed: RoutedRequest, decision: Decision, *, again: bool) -> Turn | None:
+    def enter(
+        self, routed: RoutedRequest, decision: Decision, prompt: Prompt | None, *, again: bool
+    ) -> Turn | None:
         """A request was given to an engine; None where its prefill cannot be foreseen.
 
         Args:
@@ -73,13 +76,17 @@ class Holding:
             return None
         self._entered += 1
         number, engine_id = self._entered, decision.engine_id
-        cached_tokens = decision.candidates[decision.chosen].cached_prefix_tokens
+        candidate = decision.candidates[decision.chosen]
+        cached_tokens = candidate.cached_prefix_tokens
+        size = candidate.engine.block_size_tokens
         held = Held(
             number=number,
             arrived_at_s=self._clock(),
             work_s=decision.work_s[decision.chosen],
             uncached_tokens=max(routed.prompt_tokens - cached_tokens, 1),
             client=routed.session_id,
+            keys=prompt.keys(size)[0] if prompt is not None and size else (),
+            cached_blocks=cached_tokens // size if size else 0,
         )
         at_once = again or self._stale(engine_id)
         if not self.queue.enter(engine_id, held, self._clock(), at_once=at_once):

@@ -30,12 +30,15 @@ class VirtualHold:
             self._send(flight, decision.engine_id)
             return
         now_s, engine_id = self._agenda.now_s, decision.engine_id
+        size = decision.candidates[decision.chosen].engine.block_size_tokens
         held = Held(
             number=flight.ask.number,
             arrived_at_s=now_s,
             work_s=decision.work_s[decision.chosen],
             uncached_tokens=max(routed.prompt_tokens - flight.expected_cached_tokens, 1),
             client=routed.session_id,
+            keys=flight.prompt.keys(size)[0] if flight.prompt is not None and size else (),
+            cached_blocks=flight.expected_cached_tokens // size if size else 0,
         )
         if self._queue.enter(engine_id, held, now_s, at_once=False):
             self._send(flight, engine_id)

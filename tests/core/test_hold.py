@@ -117,8 +117,24 @@ def test_a_client_keeps_its_order() -> None:
     enter(queue, held(3, 0.4, client="c"))
     enter(queue, held(4, 0.5, client="d"))
 
-    assert queue.over(1, 1.0) == [2]  # the shortest is 3, whose client came with 2 before
-    assert queue.over(2, 2.0) == [3]
+    assert queue.over(1, 1.0) == [4]  # the shortest is 3, whose client came with 2 before
+    assert queue.over(4, 1.5) == [2]
+    assert queue.over(2, 2.4) == [3]
+
+
+def test_nobody_overtakes_the_request_whose_prefix_it_counts_on() -> None:
+    queue = HoldQueue(LONG)
+    enter(queue, held(1, 1.0))
+    first, second, other = held(2, 0.9), held(3, 0.3), held(4, 0.5)
+    first.keys, first.cached_blocks = [10, 20, 30, 40], 1  # block 10 is cached by now
+    second.keys, second.cached_blocks = [10, 20, 31, 41], 2  # 20 will be, once `first` is done
+    other.keys, other.cached_blocks = [10, 21, 32], 1
+    for request in (first, second, other):
+        enter(queue, request)
+
+    assert queue.over(1, 1.0) == [4]
+    assert queue.over(4, 1.5) == [2]
+    assert queue.over(2, 2.4) == [3]
 
 
 def test_who_leaves_while_waiting_is_forgotten() -> None:

@@ -97,7 +97,7 @@ class Bench:
             policy="p", candidates=[candidate], chosen=0, costs=[0.0], reason="only",
             work_s=[work_s],
         )  # fmt: skip
-        turn = self.holding.enter(routed, decision, again=again)
+        turn = self.holding.enter(routed, decision, None, again=again)
         assert turn is not None
         return turn
 
