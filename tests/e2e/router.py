@@ -49,6 +49,8 @@ class RouterProcess:
                 "--tokenizer", str(engines[0].model_dir),
                 "--routing-logic", policy,
                 "--state-dir", str(directory / "state"),
+                # Engines compute on the router's cores here: it is late without a fault of its own.
+                "--max-loop-lag", "0",
                 *flags,
             ],
             env=dict(os.environ),
