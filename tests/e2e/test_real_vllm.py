@@ -31,6 +31,8 @@ HIT_RATIO_GAIN = 0.1  # "well above": of prompt tokens, absolute
 # tried with our own client alone.
 OWN_LOADS = ("chat", "completions")
 
+NEEDED_FLAGS = {"session": ("--session-key", "x-user-id")}  # by policy
+
 Serve = Callable[[str], Mapping[str, LoadResult]]
 
 
@@ -42,7 +44,8 @@ def serve(engines: list[VllmEngine], vllm_python: Path, workdir: Path) -> Iterat
 
     def run(policy: str) -> Mapping[str, LoadResult]:
         if policy not in served:
-            with routed(policy, engines, workdir / policy) as router:
+            flags = NEEDED_FLAGS.get(policy, ())
+            with routed(policy, engines, workdir / policy, *flags) as router:
                 WARM_UP.run(router.url, MODEL_NAME, SEED)
                 served[policy] = {
                     name: measure(name, load, router, engines, seed=SEED)
