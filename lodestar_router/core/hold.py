@@ -159,7 +159,7 @@ class HoldQueue:
 
     def _next(self, gate: _Gate, now_s: float) -> Held | None:
         oldest = gate.waiting[0]  # they stand in order of arrival
-        if now_s - oldest.arrived_at_s >= self.settings.max_s:
+        if self._overdue_at_s(oldest) <= now_s:
             return oldest
         if gate.opens_at_s() > now_s:
             return None
@@ -173,12 +173,16 @@ class HoldQueue:
                 clients.add(held.client)
         return max(free, key=lambda held: held.rank(now_s))
 
+    def _overdue_at_s(self, held: Held) -> float:
+        # One sum for both who asks when and who asks whether: a difference would round otherwise.
+        return held.arrived_at_s + self.settings.max_s
+
     def due_at_s(self, engine_id: EngineId) -> float:
         """When `due` is to be asked at the latest; infinity if nobody waits."""
         gate = self._gates.get(engine_id)
         if gate is None or not gate.waiting:
             return _NEVER
-        return min(gate.opens_at_s(), gate.waiting[0].arrived_at_s + self.settings.max_s)
+        return min(gate.opens_at_s(), self._overdue_at_s(gate.waiting[0]))
 
     def release(self, engine_id: EngineId) -> list[int]:
         """Everybody who waits for the engine goes: it is down, or not known any more."""

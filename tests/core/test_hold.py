@@ -94,6 +94,16 @@ def test_nobody_waits_longer_than_the_limit() -> None:
     assert queue.due(A, 4.5) == [3]
 
 
+def test_the_limit_is_over_when_it_said_it_would_be() -> None:
+    arrived_at_s = 6.4
+    assert arrived_at_s + 10.0 - arrived_at_s < 10.0  # as floats have it
+    queue = HoldQueue(HoldSettings(max_s=10.0))
+    enter(queue, held(1, 100.0))
+    enter(queue, held(2, 50.0, arrived_at_s))
+
+    assert queue.due(A, queue.due_at_s(A)) == [2]
+
+
 def test_more_than_may_wait_are_sent() -> None:
     queue = HoldQueue(HoldSettings(max_s=10.0, max_requests=1))
     enter(queue, held(1, 5.0))
