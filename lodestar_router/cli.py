@@ -8,8 +8,10 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -38,6 +40,7 @@ _LAST_LINES_S = 1.0
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script."""
     try:
+        _open_as_many_files_as_allowed()
         read = partial(parse, sys.argv[1:] if argv is None else argv, os.environ)
         config = read()
         outlet = logs.set_up(config.log_level, config.log_format)
@@ -52,6 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:  # before there was a handler
         return 130
+
+
+def _open_as_many_files_as_allowed() -> None:
+    """A stream takes two, and what a shell allows by itself, 1024, is for select(2)."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # "unlimited" is not everywhere a number of files
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _serve(config: Config, read: Callable[[], Config], outlet: Outlet) -> int:

@@ -1,10 +1,16 @@
 """What the command does before it reads anything."""
 
+import asyncio
 import os
+import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from tests.fake_engine import FakeEngine
+from tests.router_process import router_process
 
 
 @pytest.mark.parametrize("module", ["lodestar_router.cli", "lodestar_router.trainer.__main__"])
@@ -35,3 +41,18 @@ def test_numpy_loads_with_the_threads_it_is_to_use(
     )
 
     assert done.stdout.split()[0] == threads
+
+
+async def test_the_router_may_open_as_many_files_as_the_system_allows() -> None:
+    engine = await FakeEngine().start()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        async with router_process("--engines", engine.url) as router:
+            limits = await asyncio.to_thread(Path(f"/proc/{router.process.pid}/limits").read_text)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    await engine.stop()
+
+    (line,) = [line for line in limits.splitlines() if line.startswith("Max open files")]
+    assert line.split()[3] == str(hard)

@@ -2,20 +2,22 @@
 
 import asyncio
 import logging
-import socket
+import resource
 import ssl
+import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import structs
 
 from lodestar_router.core.types import EngineId
-from lodestar_router.errors import ConfigError, RequestError
+from lodestar_router.errors import RequestError, RouterBusyError
 from lodestar_router.proxy.client_connection import ClientConnection
 from lodestar_router.proxy.client_keys import ClientKeys
 from lodestar_router.proxy.control import ControlHandler
 from lodestar_router.proxy.deadlines import SWEEP_S
 from lodestar_router.proxy.engine_pool import EnginePool
 from lodestar_router.proxy.handler import RouteHandler
+from lodestar_router.proxy.listener import Listener
 from lodestar_router.proxy.messages import Request, error_response
 from lodestar_router.proxy.outbox import Outbox
 from lodestar_router.proxy.request_reader import Limits
@@ -29,10 +31,20 @@ _logger = logging.getLogger(__name__)
 # the client, not the router, closes it: no request is lost to that race.
 _KEEP_CLIENT_S = 75.0  # as nginx
 _LAST_WORDS_S = 0.2  # for the error events of streams that are cut to leave
+# Open files that are not clients': engines' feeds, the trainer, logs. Each client may need
+# one more for its engine.
+_OTHER_FILES = 128
+_SPARE_CONNECTIONS = 32  # for /health and its like when all others are busy
+_IDLE_S = 1.0  # who has just come is about to ask
+_CLOSED_TOGETHER = 8  # a crowd costs one look at all connections per eighth of them
 
 
 class Server:
-    """The router's HTTP edge."""
+    """The router's HTTP edge.
+
+    Args:
+        most_connections: of clients; by default what the limit of open files leaves room for.
+    """
 
     def __init__(
         self,
@@ -45,7 +57,9 @@ class Server:
         keys: ClientKeys,
         tls: ssl.SSLContext | None = None,
         root_path: str = "",
+        most_connections: int | None = None,
     ) -> None:
+        self._most_connections = most_connections or _most_connections()
         self._root_path = root_path  # "" or /PREFIX
         self._routes = routes
         self._control = control
@@ -57,7 +71,7 @@ class Server:
         self.connections: set[ClientConnection] = set()
         self._outbox: Outbox | None = None
         self._leaving = False
-        self._server: asyncio.Server | None = None
+        self._listener: Listener | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self, host: str, port: int) -> int:
@@ -66,20 +80,26 @@ class Server:
         Raises:
             ConfigError: the address cannot be listened on.
         """
-        loop = asyncio.get_running_loop()
-        try:
-            self._server = await loop.create_server(
-                self._connection,
-                host,
-                port,
-                backlog=4096,  # a thousand clients may connect at once
-                ssl=self._tls,
-            )
-        except (OSError, socket.gaierror) as error:
-            raise ConfigError(f"cannot listen on {host}:{port}: {error}") from error
+        self._listener = Listener(self._connection, room=self._room, tls=self._tls)
+        bound_port = await self._listener.start(host, port)
         self._sweeper = spawn(self._sweep(), name="sweeper")
-        bound_port: int = self._server.sockets[0].getsockname()[1]
         return bound_port
+
+    def _room(self, wanted: int) -> int:
+        """For how many more connections there is room, once the longest idle ones are closed."""
+        taken, most = len(self.connections), self._most_connections
+        if taken + wanted > most:
+            since_s = asyncio.get_running_loop().time() - _IDLE_S
+            idle = [
+                each
+                for each in self.connections
+                if each.active_at_s < since_s and not each.busy and not each.gone
+            ]
+            idle.sort(key=lambda each: each.active_at_s)
+            for connection in idle[: max(taken + wanted - most, len(idle) // _CLOSED_TOGETHER)]:
+                connection.close()
+                taken -= 1
+        return most + _SPARE_CONNECTIONS - taken
 
     def _connection(self) -> ClientConnection:
         loop = asyncio.get_running_loop()
@@ -102,7 +122,11 @@ class Server:
                 return
         method = METHODS.get(request.path)
         if method is not None:
-            if request.method == method:
+            if len(self.connections) > self._most_connections:
+                full = RouterBusyError("there are as many connections as there can be")
+                client.write(error_response(full, close=True))
+                client.drain()
+            elif request.method == method:
                 await self._routes(request, client)
             else:
                 client.send_method_not_allowed(method)
@@ -176,8 +200,8 @@ class Server:
         for connection in self.connections:
             connection.reader.last = True
         await _until(lambda: False, began_s + min(delay_s, drain_s), at_once)
-        if self._server is not None:
-            self._server.close()
+        if self._listener is not None:
+            self._listener.close()
         for connection in list(self.connections):
             connection.drain()
         await _until(lambda: not self.connections, began_s + drain_s, at_once)
@@ -191,6 +215,13 @@ class Server:
         for connection in list(self.connections):
             connection.abort()
         await cancel(self._sweeper)
+
+
+def _most_connections() -> int:
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return sys.maxsize
+    return max((files - _OTHER_FILES) // 2, _SPARE_CONNECTIONS)
 
 
 async def _until(done: Callable[[], bool], at_s: float, at_once: asyncio.Event) -> None:

@@ -24,14 +24,14 @@ class Router:
     command: Command
 
 
-def ours(policy: str, model_dir: Path) -> Router:
+def ours(policy: str, model_dir: Path, *flags: str) -> Router:
     """This project's router with a real tokenizer and, if it learns, its trainer."""
 
     def command(port: int, urls: Sequence[str]) -> list[str]:
         return [
             sys.executable, "-m", "lodestar_router", "--engines", *urls,
             "--host", "127.0.0.1", "--port", str(port), "--routing-logic", policy,
-            "--tokenizer", f"{MODEL}={model_dir}", "--log-level", "warning",
+            "--tokenizer", f"{MODEL}={model_dir}", "--log-level", "warning", *flags,
         ]  # fmt: skip
 
     return Router(f"lodestar-router, {policy}", command)

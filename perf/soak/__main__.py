@@ -7,6 +7,7 @@ aborts    100,000 requests of which a third of the clients leave, at any time
 short     1,000,000 requests, each answered at once
 slow      1,000 clients that read one byte a second
 streams   2,000 streams of 50 tokens a second
+flood     20 s of connections and requests, as fast as one core can, while /health is asked
 
 Writes DIR/SCENARIO.json and prints it; 1 if a promise was broken. `--production-stack
 PYTHON` tries that router in our place.
@@ -26,7 +27,7 @@ from typing import Any
 import uvloop
 
 from perf.overhead.routers import Router, ours, production_stack
-from perf.soak import crowds, scenarios
+from perf.soak import crowds, flooded, scenarios
 from perf.soak.processes import Engine, RouterUnderTest, engines, router
 from tests.e2e import tiny_model
 
@@ -45,10 +46,13 @@ SCENARIOS: dict[str, _Run] = {
     "slow": lambda tried, _, rng, scale: crowds.slow_readers(
         tried, count=int(1000 * scale), seconds=20.0
     ),
+    "flood": lambda tried, _, __, scale: flooded.flooded(tried, seconds=20.0 * scale),
     "streams": lambda tried, fleet, rng, scale: crowds.streams(
         tried, fleet[0].port, count=int(2000 * scale), seconds=20.0
     ),
 }
+
+_FLAGS = {"flood": ("--max-concurrent", "32", "--queue-depth", "64")}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -95,7 +99,7 @@ def _kind(options: argparse.Namespace, work: Path) -> Router:
         return production_stack(options.production_stack, "roundrobin")
     model_dir = (work / "model").resolve()
     tiny_model.write(model_dir)
-    return ours(options.policy, model_dir)
+    return ours(options.policy, model_dir, *_FLAGS.get(options.scenario, ()))
 
 
 def _circumstances(options: argparse.Namespace) -> dict[str, object]:

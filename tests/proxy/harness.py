@@ -147,6 +147,7 @@ async def edge_before(
     services: Sequence[Service] = (),
     policy: Policy | None = None,
     hold_max_s: float = 0.0,
+    most_connections: int | None = None,
 ) -> AsyncIterator[Edge]:
     """Serve in front of `engines`, which are taken for up; round robin, no tokenizer."""
     fleet, index, route_lines = Fleet(circuits=circuits), PrefixIndex(), Written()
@@ -212,6 +213,7 @@ async def edge_before(
         limits=limits or Limits(),
         keys=ClientKeys(metrics, keys),
         root_path=root_path,
+        most_connections=most_connections,
     )
     port = await server.start("127.0.0.1", 0)
     try:
