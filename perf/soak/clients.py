@@ -12,10 +12,12 @@ lost       anything else: cut without a word, ended short, never ended
 """
 
 import asyncio
-from collections import Counter, deque
+from array import array
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import cycle
 from time import perf_counter
 from typing import cast
 
@@ -24,7 +26,6 @@ import httptools
 from lodestar_router.tasks import spawn
 
 STUCK_S = 60.0  # the longest stream takes seconds
-_KEPT_LATENCIES = 200_000
 _STEPS = 12
 _BY_RULE = frozenset({429, 502, 503, 504})
 
@@ -35,7 +36,7 @@ class Tally:
 
     sent: int = 0
     endings: Counter[str] = field(default_factory=Counter)
-    first_byte_s: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT_LATENCIES))
+    first_byte_s: "array[float]" = field(default_factory=lambda: array("d"))
 
     @property
     def lost(self) -> int:
@@ -127,11 +128,11 @@ class Client(asyncio.Protocol):
 
 
 class Clients:
-    """All clients of one port; connections are kept and used again."""
+    """All clients of some ports, in turn; connections are kept and used again."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, *ports: int) -> None:
         self.tally = Tally()
-        self._port = port
+        self._ports = cycle(ports)
         self._free: list[Client] = []
         self._connecting: set[asyncio.Task[None]] = set()
 
@@ -150,7 +151,7 @@ class Clients:
         loop = asyncio.get_running_loop()
         try:
             _, client = await loop.create_connection(
-                lambda: Client(self.tally, self._free.append), "127.0.0.1", self._port
+                lambda: Client(self.tally, self._free.append), "127.0.0.1", next(self._ports)
             )
         except OSError:
             self.tally.sent += 1

@@ -14,7 +14,7 @@ from perf.overhead.load import http_request
 from perf.overhead.stub_engine import MODEL
 from perf.soak.clients import Clients
 
-_TICK_S = 0.004
+_TICK_S = 0.001
 _CATCH_UP_S = 0.1  # a load that stood still for longer does not send all it missed
 _SLOWER, _FASTER = 0.85, 1.1
 _CROWDED = 200

@@ -17,6 +17,7 @@ from perf.soak.processes import Engine, Look, RouterUnderTest
 _SETTLE_S = 6.0  # kept-alive connections to engines are closed after 4 s
 _STEER_EVERY_S = 2.0
 _FLAT = 0.05  # by which memory may differ
+_CALM = 0.1  # of the soak's time: once before it without deaths, once past the router
 Report = dict[str, Any]
 
 
@@ -102,37 +103,54 @@ async def soak(
     minutes: float,
     core_share: float,
 ) -> Report:
-    """Load for `core_share` of the router's core while engines die and return."""
+    """Load for `core_share` of the router's core: without deaths, with them, past the router."""
+    seconds = 60.0 * minutes
     mix = Mix(router.port, rng, streamed=0.2, leaving=0.05, leave_s=0.1)
-    direct = Clients(engines[0].port)
-    await paced(mix, direct, rng, pace=Pace(200.0), seconds=5.0)
-    await direct.ended()
     pace = Pace(0.7 * core_share / await _cost_s(router, mix))
-    clients = Clients(router.port)
     before = await settled(router)
-    tasks = [
-        spawn(die_and_return(engines, rng), name="deaths"),
-        spawn(_steer(pace, router, clients, core_share), name="pace"),
-    ]
+    calm = await _steadily(router, mix, rng, pace, core_share, max(seconds * _CALM, 10.0))
+    deaths = spawn(die_and_return(engines, rng), name="deaths")
     try:
-        await paced(mix, clients, rng, pace=pace, seconds=60.0 * minutes)
+        tried = await _steadily(router, mix, rng, pace, core_share, seconds)
     finally:
-        await cancel(*tasks)
-    spent_s = (await asyncio.to_thread(router.look)).cpu_s - before.cpu_s
-    await clients.ended()
+        await cancel(deaths)
     after = await settled(router)
-    report = told(clients.tally)
+    direct = Clients(*[engine.port for engine in engines])
+    await paced(mix, direct, rng, pace=Pace(tried["rate_per_s"]), seconds=seconds * _CALM)
+    await direct.ended()
     wrong = left_over(before, after, flat=False)
-    if clients.tally.lost:
-        wrong.append(f"{clients.tally.lost} lost")
+    if tried["lost"] or calm["lost"]:
+        wrong.append(f"{tried['lost']} lost, {calm['lost']} without deaths")
+    past = told(direct.tally)
     return {
-        **report,
-        **_looks(before, after),
-        "rate_per_s": round(report["sent"] / (60.0 * minutes), 1),
-        "core_share": round(spent_s / (60.0 * minutes), 3),
-        "added_p99_ms": round(report["first_byte_p99_ms"] - direct.tally.quantile_ms(0.5), 2),
+        **tried,
         "deaths": sum(engine.deaths for engine in engines),
+        **_looks(before, after),
+        "without_deaths": calm,
+        "direct": past,
+        "added_p50_ms": round(tried["first_byte_p50_ms"] - past["first_byte_p50_ms"], 2),
+        "added_p99_ms": round(tried["first_byte_p99_ms"] - past["first_byte_p99_ms"], 2),
         "wrong": wrong,
+    }
+
+
+async def _steadily(
+    router: RouterUnderTest, mix: Mix, rng: Random, pace: Pace, core_share: float, seconds: float
+) -> Report:
+    """Keep the router so busy for so long; what became of the requests."""
+    clients = Clients(router.port)
+    began_s = (await asyncio.to_thread(router.look)).cpu_s
+    steering = spawn(_steer(pace, router, clients, core_share), name="pace")
+    try:
+        await paced(mix, clients, rng, pace=pace, seconds=seconds)
+    finally:
+        await cancel(steering)
+    spent_s = (await asyncio.to_thread(router.look)).cpu_s - began_s
+    await clients.ended()
+    return {
+        **told(clients.tally),
+        "rate_per_s": round(clients.tally.sent / seconds, 1),
+        "core_share": round(spent_s / seconds, 3),
     }
 
 
