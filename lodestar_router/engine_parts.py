@@ -14,6 +14,7 @@ from lodestar_router.engines.feeds import EngineFeeds
 from lodestar_router.engines.watch import EngineWatch, ModelCheck
 from lodestar_router.engines.watch_settings import WatchSettings
 from lodestar_router.proxy.engine_pool import EnginePool
+from lodestar_router.proxy.read_pace import ReadPace
 from lodestar_router.resilience import timeouts_of
 from lodestar_router.tls import engine_tls
 
@@ -47,6 +48,7 @@ class EngineParts:
         self._check = check
         self._on_up = on_up
         self._on_hang = on_hang
+        self._pace = ReadPace()
 
     def open(self) -> None:
         """Make what engines share; needs a running loop."""
@@ -78,6 +80,7 @@ class EngineParts:
             tls=self._tls,
             hang_s=hang_s,
             on_hang=lambda: self._on_hang(pool, hang_s),
+            pace=self._pace,
         )
         return pool
 

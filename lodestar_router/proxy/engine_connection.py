@@ -25,6 +25,7 @@ from lodestar_router.proxy.exchange import Answer, BrokenAnswerError, ExchangeOb
 from lodestar_router.proxy.last_words import last_words
 from lodestar_router.proxy.messages import client_head
 from lodestar_router.proxy.outbox import Outbox
+from lodestar_router.proxy.read_pace import ReadPace
 
 # Bounds what one read brings and what waits in the system for a slow client; without
 # it both grow to megabytes. 16 MB/s at 2 ms to the engine is more than any answer needs.
@@ -39,16 +40,18 @@ class EngineConnection(asyncio.Protocol):
         self,
         loop: asyncio.AbstractEventLoop,
         outbox: Outbox,
+        pace: ReadPace,
         on_closed: Callable[["EngineConnection"], None],
         hidden: Collection[bytes] = (),
     ) -> None:
         self._loop = loop
         self._outbox = outbox
+        self._pace = pace
         self._on_closed = on_closed
         self._hidden = hidden  # headers that clients do not get
         self._reader = AnswerReader()
         self._client: Sink | None = None
-        self._paused = False
+        self.paused = False  # for a slow client
         self.closed = False
         self.used = False  # carried an exchange before: the engine may be closing it just now
         self.transport: asyncio.Transport
@@ -56,8 +59,7 @@ class EngineConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
         self.transport = cast(asyncio.Transport, transport)
-        sock = transport.get_extra_info("socket")
-        if sock is not None:
+        if (sock := transport.get_extra_info("socket")) is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
 
     def start(
@@ -125,6 +127,7 @@ class EngineConnection(asyncio.Protocol):
             reader.bodies.clear()
             self._before, self._last = self._last, data
             client.relay(data)
+            self._pace.came(self)
         elif reader.overrun:
             self.fail(EngineProtocolError("the engine sent more than its answer"))
         else:
@@ -201,8 +204,7 @@ class EngineConnection(asyncio.Protocol):
         client, reader = self._client, self._reader
         if client is not None:
             if not reader.until_close or exc is not None:
-                stale = self.used and self._head == b""
-                kind = StaleConnectionError if stale else EngineError
+                kind = StaleConnectionError if self.used and self._head == b"" else EngineError
                 self.fail(kind("the engine closed the connection"))
             elif self._head is None:
                 self._finish(reader)
@@ -213,15 +215,15 @@ class EngineConnection(asyncio.Protocol):
 
     def pause_reading(self) -> None:
         """The client is slow: let the engine's bytes wait in its own socket."""
-        if not self._paused and not self.closed:
-            self._paused = True
+        if not self.paused and not self.closed:
+            self.paused = True
             self._before, self._last = b"", self._last[-_TAIL_BYTES:]
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
         """The client caught up."""
-        if self._paused and not self.closed:
-            self._paused = False
+        if self.paused and not self.closed:
+            self.paused = False
             self._heard = True
             self.transport.resume_reading()
 
@@ -248,7 +250,7 @@ class EngineConnection(asyncio.Protocol):
         heard, self._heard = self._heard, False
         if heard:
             self._watch.heard(now_s)
-        if self._paused and not self._watch.over(now_s):
+        if self.paused and not self._watch.over(now_s):
             if self._watch.client_stalls(now_s, client.unsent_bytes):
                 client.abort()
             return heard
@@ -295,6 +297,4 @@ class EngineConnection(asyncio.Protocol):
         self._client = None
         self._request = b""
         self.used = True
-        if self._paused and not self.closed:
-            self._paused = False
-            self.transport.resume_reading()
+        self.resume_reading()

@@ -18,6 +18,7 @@ from lodestar_router.errors import EngineError, EngineUnreachableError
 from lodestar_router.proxy.deadlines import STOOD_STILL_S, Timeouts
 from lodestar_router.proxy.engine_connection import EngineConnection
 from lodestar_router.proxy.outbox import Outbox
+from lodestar_router.proxy.read_pace import ReadPace
 
 # uvicorn, which serves vLLM, closes an idle connection after 5 s: use none that old.
 _KEEP_IDLE_S = 4.0
@@ -31,6 +32,7 @@ class EnginePool:
         hang_s: seconds without a byte after which the engine hangs; 0 for never.
         on_hang: told so, again after every further `hang_s`.
         hidden: headers of answers that clients do not get.
+        pace: shared with other pools, whose streams have the same loop.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class EnginePool:
         hang_s: float = 0.0,
         on_hang: Callable[[], None] = lambda: None,
         hidden: Collection[bytes] = (),
+        pace: ReadPace | None = None,
     ) -> None:
         parts = urlsplit(spec.url)
         self.spec = spec
@@ -49,6 +52,7 @@ class EnginePool:
         self._hang_s = hang_s
         self._on_hang = on_hang
         self._hidden = hidden
+        self._pace = pace or ReadPace()
         self._secure = (tls or ssl.create_default_context()) if parts.scheme == "https" else None
         self._hostname = parts.hostname or ""
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -95,7 +99,7 @@ class EnginePool:
         try:
             async with asyncio.timeout(None if limit_s == inf else limit_s):
                 _, connection = await loop.create_connection(
-                    lambda: EngineConnection(loop, outbox, self._forget, self._hidden),
+                    lambda: EngineConnection(loop, outbox, self._pace, self._forget, self._hidden),
                     self._hostname,
                     self._port,
                     ssl=self._secure,
