@@ -30,7 +30,7 @@ vllm:cache_config_info{block_size="16",enable_prefix_caching="True",num_gpu_bloc
 """
 
 
-class _Wish(msgspec.Struct):
+class Wish(msgspec.Struct):
     """What the stub reads of a request."""
 
     stream: bool = False
@@ -38,7 +38,7 @@ class _Wish(msgspec.Struct):
     user: str = ""
 
 
-_wish = msgspec.json.Decoder(_Wish)
+_wish = msgspec.json.Decoder(Wish)
 
 
 def _whole(content_type: bytes, body: bytes) -> bytes:
@@ -50,7 +50,8 @@ def _chunk(body: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(body), body)
 
 
-def _event(text: str) -> bytes:
+def token_event(text: str) -> bytes:
+    """A token of a chat's stream."""
     choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
     event = {
         "id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": MODEL,
@@ -81,12 +82,12 @@ _ANSWER = _whole(
         }
     ).encode(),
 )  # fmt: skip
-_STREAM_HEAD = (
+STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
     b"transfer-encoding: chunked\r\n\r\n"
 )
-_EVENT = _event(" token")
-_DONE = _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
+_EVENT = token_event(" token")
+DONE = _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
 _NOT_FOUND = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"
 _FIXED = {
     b"/v1/models": _MODELS,
@@ -99,7 +100,7 @@ class StubEngine(asyncio.Protocol):
     """One connection of a router."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self.transport = cast(asyncio.Transport, transport)
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
         self._path = self._body = b""
@@ -117,26 +118,27 @@ class StubEngine(asyncio.Protocol):
         path, self._path = self._path.partition(b"?")[0], b""
         body, self._body = self._body, b""
         if self._parser.get_method() != b"POST":
-            self._transport.write(_FIXED.get(path, _NOT_FOUND))
+            self.transport.write(_FIXED.get(path, _NOT_FOUND))
         elif path not in (b"/v1/chat/completions", b"/v1/completions"):
-            self._transport.write(_NOT_FOUND)
+            self.transport.write(_NOT_FOUND)
         else:
-            self._answer(_wish.decode(body))
+            self.answer(_wish.decode(body))
 
-    def _answer(self, wish: _Wish) -> None:
+    def answer(self, wish: Wish) -> None:
+        """A whole request is here."""
         if not wish.stream:
-            self._transport.write(_ANSWER)
+            self.transport.write(_ANSWER)
             return
-        self._transport.write(_STREAM_HEAD)
+        self.transport.write(STREAM_HEAD)
         gap_s = float(wish.user.removesuffix("ms")) / 1e3 if wish.user.endswith("ms") else 0.0
-        self._emit(iter([*[_EVENT] * wish.max_tokens, _DONE]), gap_s)
+        self._emit(iter([*[_EVENT] * wish.max_tokens, DONE]), gap_s)
 
     def _emit(self, events: Iterator[bytes], gap_s: float) -> None:
         """Write one event, come back for the next."""
         event = next(events, None)
-        if event is None or self._transport.is_closing():
+        if event is None or self.transport.is_closing():
             return
-        self._transport.write(event)
+        self.transport.write(event)
         if gap_s:
             self._loop.call_later(gap_s, self._emit, events, gap_s)
         else:

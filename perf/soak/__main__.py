@@ -48,10 +48,11 @@ SCENARIOS: dict[str, _Run] = {
     ),
     "flood": lambda tried, _, __, scale: flooded.flooded(tried, seconds=20.0 * scale),
     "streams": lambda tried, fleet, rng, scale: crowds.streams(
-        tried, fleet[0].port, count=int(2000 * scale), seconds=20.0
+        tried, [engine.port for engine in fleet], count=int(2000 * scale), seconds=20.0
     ),
 }
 
+_ENGINES = {"streams": (4, "perf.soak.token_engine")}
 _FLAGS = {"flood": ("--max-concurrent", "32", "--queue-depth", "64")}
 
 
@@ -61,7 +62,10 @@ def main(argv: Sequence[str]) -> int:
     work: Path = options.directory
     work.mkdir(parents=True, exist_ok=True)
     kind = _kind(options, work)
-    with engines(3, work, core=options.load_core, python=sys.executable) as fleet:
+    number, module = _ENGINES.get(options.scenario, (3, "perf.overhead.stub_engine"))
+    with engines(
+        number, work, core=options.load_core, python=sys.executable, module=module
+    ) as fleet:
         urls = [engine.url for engine in fleet]
         with router(kind, urls, work, core=options.router_core) as tried:
             os.sched_setaffinity(0, {options.load_core})

@@ -9,14 +9,18 @@ import re
 import shutil
 import socket
 import subprocess
+from collections.abc import Sequence
 from contextlib import suppress
 from time import perf_counter
 from typing import Any
 
-from perf.soak.clients import Clients
+from lodestar_router.tasks import spawn
+from perf.soak.flooded import watch_health
 from perf.soak.load import stream
-from perf.soak.processes import RouterUnderTest
-from perf.soak.scenarios import Report, settled, told
+from perf.soak.processes import RouterUnderTest, Times, others_cpu_s
+from perf.soak.readers import Readers
+from perf.soak.scenarios import Report, left_over, settled
+from perf.soak.token_engine import TICK_S
 
 _SLOW_EVENTS = 20_000  # 4.6 MB: more than all buffers on the way hold
 _SLOW_MB = 100.0
@@ -98,28 +102,58 @@ def _sockets_mb(pid: int) -> float | None:
 
 
 async def streams(
-    router: RouterUnderTest, engine_port: int, *, count: int, seconds: float
+    router: RouterUnderTest, engine_ports: Sequence[int], *, count: int, seconds: float
 ) -> Report:
     """So many streams of 50 tokens a second, through the router and then past it."""
-    report: dict[str, Any] = {}
-    wrong: list[str] = []
-    for way, port in (("routed", router.port), ("direct", engine_port)):
-        before_s = (await asyncio.to_thread(router.look)).cpu_s
-        began_s = perf_counter()
-        clients = Clients(port)
-        request = stream(port, events=int(50 * seconds), gap_ms=20)
-        for _ in range(count):
-            clients.send(request)
-            await asyncio.sleep(0.001)
-        while clients.under_way:
-            await asyncio.sleep(0.05)
-        took_s = perf_counter() - began_s
-        await clients.ended()
-        spent_s = (await asyncio.to_thread(router.look)).cpu_s - before_s
-        report[way] = {
-            **told(clients.tally), "seconds": round(took_s, 1),
-            "core_share": round(spent_s / took_s, 2),
-        }  # fmt: skip
-        if clients.tally.lost:
-            wrong.append(f"{clients.tally.lost} lost {way}")
-    return {"streams": count, "tokens_per_s": 50, **report, "wrong": wrong}
+    tokens = int(seconds / TICK_S)
+    before = await settled(router)
+    asking = asyncio.to_thread(watch_health, router.port, seconds)
+    health = spawn(asking, name="health")
+    routed = await asyncio.to_thread(_read_all, router, [router.port], count, tokens)
+    asked = await health
+    after = await settled(router)
+    direct = await asyncio.to_thread(_read_all, router, engine_ports, count, tokens)
+    wrong = left_over(before, after, flat=False)
+    wrong += [f"{way['wrong']} not whole" for way in (routed, direct) if way["wrong"]]
+    return {
+        "streams": count,
+        "tokens_per_s_each": 1 / TICK_S,
+        "routed": routed,
+        "direct": direct,
+        "health_p50_ms": round(1e3 * asked.quantile_s(0.5), 1),
+        "health_most_ms": round(1e3 * max(asked.delays_s), 1),
+        "wrong": wrong,
+    }
+
+
+def _read_all(
+    router: RouterUnderTest, ports: Sequence[int], count: int, tokens: int
+) -> dict[str, Any]:
+    spent: list[tuple[Times, float]] = []
+
+    def look() -> None:
+        spent.append((router.times(), others_cpu_s()))
+
+    seen = Readers(ports, count=count, tokens=tokens).run(look, look)
+    (began, others_s), (ended, others_then_s) = spent
+    cpu_s = ended.cpu_s - began.cpu_s
+    return {
+        "whole": seen.whole,
+        "wrong": seen.wrong,
+        "seconds": round(seen.seconds, 1),
+        "tokens_per_s": round(seen.tokens / seen.seconds),
+        "delay_ms": _quantiles_ms(seen.delays_s),
+        "between_reads_ms": _quantiles_ms(seen.gaps_s),
+        "core_share": round(cpu_s / seen.seconds, 2),
+        "of_it_in_the_system": round((ended.system_s - began.system_s) / seen.seconds, 2),
+        "cores_that_others_took": round((others_then_s - others_s) / seen.seconds, 2),
+        "cpu_us_per_token": round(1e6 * cpu_s / seen.tokens, 1),
+    }
+
+
+def _quantiles_ms(times_s: Sequence[float]) -> dict[str, float]:
+    ordered = sorted(times_s) or [0.0]
+    return {
+        name: round(1e3 * ordered[int(share * (len(ordered) - 1))], 2)
+        for name, share in (("p50", 0.5), ("p99", 0.99), ("most", 1.0))
+    }

@@ -23,11 +23,11 @@ _GAUGE = re.compile(r"^lodestar:(inflight_\w+|held_requests|admitted_requests)\{
 class Engine:
     """A stub engine that can die and come back on the same port."""
 
-    def __init__(self, port: int, core: int, directory: Path, python: str) -> None:
+    def __init__(self, port: int, core: int, directory: Path, python: str, module: str) -> None:
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self.deaths = 0
-        command = [python, "-m", "perf.overhead.stub_engine", str(port)]
+        command = [python, "-m", module, str(port)]
         self._process = ManagedProcess(
             f"engine {port}", ["taskset", "-c", str(core), *command],
             env=dict(os.environ), log=directory / f"engine-{port}.log",
@@ -59,6 +59,14 @@ class Look:
     inflight: float  # sum of the gauges of what is under way; 0 for a router without such
 
 
+@dataclass(frozen=True, slots=True)
+class Times:
+    """What the router has spent so far."""
+
+    cpu_s: float  # of the whole tree
+    system_s: float  # of it the router's own process in system calls
+
+
 class RouterUnderTest:
     """A running router."""
 
@@ -77,6 +85,12 @@ class RouterUnderTest:
         """Whether it is alive."""
         return self._process.running
 
+    def times(self) -> Times:
+        """What it has spent."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        ticks = int(fields[12])  # stime, the fifteenth of all
+        return Times(cpu_s=cpu_s(self.pid), system_s=ticks / os.sysconf("SC_CLK_TCK"))
+
     def look(self) -> Look:
         """What it holds now."""
         page = ""
@@ -93,11 +107,23 @@ class RouterUnderTest:
         )
 
 
+def others_cpu_s() -> float:
+    """Seconds that processes other than this one and all it started have spent so far."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    # proc(5): user, nice, system, idle, iowait, irq, softirq
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:8]
+    busy_s = sum(int(fields[i]) for i in (0, 1, 2, 5, 6)) / ticks
+    ended = os.times()
+    return busy_s - cpu_s(os.getpid()) - ended.children_user - ended.children_system
+
+
 @contextmanager
-def engines(count: int, directory: Path, *, core: int, python: str) -> Iterator[list[Engine]]:
+def engines(
+    count: int, directory: Path, *, core: int, python: str, module: str
+) -> Iterator[list[Engine]]:
     """So many engines that answer."""
     ports = Ports(9400, 9599)
-    started = [Engine(ports.take(), core, directory, python) for _ in range(count)]
+    started = [Engine(ports.take(), core, directory, python, module) for _ in range(count)]
     try:
         for engine in started:
             engine.start(wait=True)

@@ -12,7 +12,7 @@ from typing import Any
 from lodestar_router.tasks import cancel, spawn
 from perf.soak.clients import Clients, Tally
 from perf.soak.load import Mix, Pace, many, paced
-from perf.soak.processes import Engine, Look, RouterUnderTest
+from perf.soak.processes import Engine, Look, RouterUnderTest, others_cpu_s
 
 _SETTLE_S = 6.0  # kept-alive connections to engines are closed after 4 s
 _STEER_EVERY_S = 2.0
@@ -139,18 +139,20 @@ async def _steadily(
 ) -> Report:
     """Keep the router so busy for so long; what became of the requests."""
     clients = Clients(router.port)
-    began_s = (await asyncio.to_thread(router.look)).cpu_s
+    began_s, others_s = (await asyncio.to_thread(router.look)).cpu_s, others_cpu_s()
     steering = spawn(_steer(pace, router, clients, core_share), name="pace")
     try:
         await paced(mix, clients, rng, pace=pace, seconds=seconds)
     finally:
         await cancel(steering)
     spent_s = (await asyncio.to_thread(router.look)).cpu_s - began_s
+    others_s = others_cpu_s() - others_s
     await clients.ended()
     return {
         **told(clients.tally),
         "rate_per_s": round(clients.tally.sent / seconds, 1),
         "core_share": round(spent_s / seconds, 3),
+        "cores_that_others_took": round(others_s / seconds, 2),
     }
 
 
