@@ -9,6 +9,7 @@ client left; what it sends meanwhile is bounded by `Limits.pipelined_bytes`.
 """
 
 import asyncio
+import logging
 import socket
 import struct
 from collections import deque
@@ -23,7 +24,8 @@ from lodestar_router.proxy.exchange import Pausable
 from lodestar_router.proxy.messages import Header, Request, error_body, error_response, response
 from lodestar_router.proxy.outbox import TOGETHER_S, Outbox
 from lodestar_router.proxy.request_reader import Limits, RequestReader
-from lodestar_router.tasks import spawn
+
+_logger = logging.getLogger(__name__)
 
 # What may wait for a slow client before its engine is no longer read from.
 _WRITE_BUFFER_BYTES = 16_384
@@ -155,11 +157,15 @@ class ClientConnection(asyncio.Protocol):
     # the application's side
 
     def _start(self, request: Request) -> None:
-        self._task = spawn(self._run(request), name="request", loop=self._loop)
+        # Not `tasks.spawn`: the task is held here, and what it fails with is logged in it.
+        self._task = self._loop.create_task(self._run(request), name="request")
 
     async def _run(self, request: Request) -> None:
         try:
             await self._application(request, self)
+        except Exception:  # an edge: a bug must not leave the client waiting
+            _logger.exception("a request failed in the router")
+            self.abort()
         finally:
             self._source = None
             self._task = None

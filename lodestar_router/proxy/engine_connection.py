@@ -87,6 +87,7 @@ class EngineConnection(asyncio.Protocol):
         self._client = client
         self._observer = observer
         self._scanner = FirstTokenScanner() if scan else None
+        self._events = EventCounter() if scan else None
         self.stream = scan
         self._unframe = http_1_0
         self._keep_alive = keep_alive
@@ -96,7 +97,6 @@ class EngineConnection(asyncio.Protocol):
         self._before = self._last = b""
         self._done: asyncio.Future[Answer] = self._loop.create_future()
         self._heard = False
-        self._events = EventCounter()
         self._watch = Stopwatch(patience, self._loop.time())
         self._request = request
         self._outbox.this_turn(self)
@@ -123,7 +123,8 @@ class EngineConnection(asyncio.Protocol):
             self.fail(EngineProtocolError(f"the engine's answer is malformed: {error}"))
             return
         if self._plain and not reader.complete:
-            self._events.add(reader.bodies, len(data))
+            if self._events is not None:
+                self._events.add(reader.bodies, len(data))
             reader.bodies.clear()
             self._before, self._last = self._last, data
             client.relay(data)
@@ -156,7 +157,7 @@ class EngineConnection(asyncio.Protocol):
         if first_token:
             self._scanner = None
             self._observer.on_first_token()
-        if self._scanner is None:
+        if self._events is not None and self._scanner is None:
             self._events.look(body)
         if reader.complete:
             self._finish(reader)
@@ -265,7 +266,8 @@ class EngineConnection(asyncio.Protocol):
     def _finish(self, reader: AnswerReader) -> None:
         """The answer is whole and relayed."""
         reusable = reader.keep_alive and not self.closed
-        answer = Answer(reader.status, self._before + self._last, self._events.count)
+        events = 0 if self._events is None else self._events.count
+        answer = Answer(reader.status, self._before + self._last, events)
         self._release()
         if not reusable:
             self.transport.close()

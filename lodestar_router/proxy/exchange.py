@@ -1,7 +1,8 @@
 """What one exchange with an engine comes to, who gets its answer, who is told how it goes."""
 
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from lodestar_router.errors import EngineError, EngineRefusedError
 
@@ -54,8 +55,7 @@ class ExchangeObserver(Protocol):
         """The first token passed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """An engine's answer that went through to its end."""
 
     status: int

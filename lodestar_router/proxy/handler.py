@@ -23,7 +23,7 @@ from lodestar_router.proxy.dispatcher import Dispatcher
 from lodestar_router.proxy.engine_ids import engine_meant, without_id
 from lodestar_router.proxy.form_head import FormHead
 from lodestar_router.proxy.goal_headers import goal_for
-from lodestar_router.proxy.head_reader import body_for, check_model, guessed_tokens, head_of
+from lodestar_router.proxy.head_reader import HeadReader, body_for, check_model, guessed_tokens
 from lodestar_router.proxy.json_depth import JSON_DEPTH
 from lodestar_router.proxy.loop_lag import LoopLag
 from lodestar_router.proxy.messages import Request, error_body, error_response
@@ -77,7 +77,7 @@ class RouteHandler:
         self._admission = admission
         self._lag = lag
         self._goal = goal
-        self._json_depth = json_depth
+        self._heads = HeadReader(json_depth)
         self._prompts = PromptReader(tokens, fleet, json_depth=json_depth)
         self.dispatcher = dispatcher
         self._metrics = metrics
@@ -114,7 +114,7 @@ class RouteHandler:
             reading = self._prompts.begin(request.path, request.body)
             head = reading.head
         else:
-            head, form = head_of(request, self._json_depth)
+            head, form = self._heads.of(request)
         check_model(head.model)
         model = self.aliases.get(head.model)
         if model is not None:

@@ -1,5 +1,6 @@
 """A request's head, whatever its body is: JSON, a form, or nothing but a query.
 
+Cost     of JSON seen before see `seen_bodies`; else one scan, 0.4 us per KB.
 Errors   RequestError for a request that cannot be routed.
 """
 
@@ -12,26 +13,51 @@ from lodestar_router.proxy.messages import Request
 from lodestar_router.proxy.multipart import is_form
 from lodestar_router.proxy.request_body import RequestHead, read_head, with_model
 from lodestar_router.proxy.routed_paths import FORM_PATHS
+from lodestar_router.proxy.seen_bodies import SeenBodies, key_of
 
 _MODEL_CHARS = 512
 # For requests whose prompt is not tokenized: a guess from the body's size.
 _BYTES_PER_TOKEN = 4
+REMEMBERED_BYTES = 8 * 1024 * 1024  # two hundred prompts of 8,000 tokens
 
 
-def head_of(request: Request, json_depth: int) -> tuple[RequestHead, FormHead | None]:
-    """(the head, the form that it was read from)."""
-    if request.path in FORM_PATHS:
-        content_type = request.header(b"content-type")
-        if content_type is not None and is_form(content_type):
-            form = read_form_head(content_type, request.body)
-            return form.head, form
-    if request.method == b"GET" and not request.body:
-        query = parse_qs(request.target.partition(b"?")[2].decode("latin-1"))
-        if "model" not in query:
-            raise RequestError("neither the query nor the request body has a 'model'")
-        return RequestHead(model=query["model"][0]), None
-    check_depth(request.body, json_depth)
-    return read_head(request.body), None
+class HeadReader:
+    """Reads the heads of requests whose prompt nobody wants."""
+
+    def __init__(self, json_depth: int) -> None:
+        self._json_depth = json_depth
+        self._seen: SeenBodies[RequestHead] = SeenBodies(REMEMBERED_BYTES)
+
+    def of(self, request: Request) -> tuple[RequestHead, FormHead | None]:
+        """(the head, the form that it was read from).
+
+        Raises:
+            RequestError: there is none.
+        """
+        if request.path in FORM_PATHS:
+            content_type = request.header(b"content-type")
+            if content_type is not None and is_form(content_type):
+                form = read_form_head(content_type, request.body)
+                return form.head, form
+        if request.method == b"GET" and not request.body:
+            return _head_of_query(request.target), None
+        return self._of_json(request.body), None
+
+    def _of_json(self, body: bytes) -> RequestHead:
+        key = key_of("", body)
+        head = self._seen.find(key, body)
+        if head is None:
+            check_depth(body, self._json_depth)
+            head = read_head(body)
+            self._seen.note(key, body, head)
+        return head
+
+
+def _head_of_query(target: bytes) -> RequestHead:
+    query = parse_qs(target.partition(b"?")[2].decode("latin-1"))
+    if "model" not in query:
+        raise RequestError("neither the query nor the request body has a 'model'")
+    return RequestHead(model=query["model"][0])
 
 
 def check_model(model: str) -> None:

@@ -1,50 +1,35 @@
 """A request's head and prompt out of its body; bodies that keep coming are read once.
 
-Retries, samples of one prompt and probes send the same bytes again. From the
-third time on such a body costs its digest and a comparison, whatever its length.
-
 In       path and body; which model the request is for, once aliases are resolved.
 Out      RequestHead, then Prompt: token ids, text in their place, or None.
-Cost     of a body seen before 1 us, and 0.1 us per KB; of any other see `tokens`.
-         Memory at most REMEMBERED_BYTES, and a digest for the last SEEN_ONCE others.
+Cost     of a body seen before 1 us, see `seen_bodies`; of any other see `tokens`.
 Errors   RequestError for a body that cannot be routed.
 """
 
-from collections import OrderedDict
 from typing import Any
 
 import msgspec
-import xxhash
 
 from lodestar_router.core.blocks import Prompt
 from lodestar_router.core.fleet import Fleet
 from lodestar_router.proxy.json_depth import JSON_DEPTH, check_depth
 from lodestar_router.proxy.request_body import RequestHead, read_whole
+from lodestar_router.proxy.seen_bodies import Key, SeenBodies, key_of
 from lodestar_router.tokens.service import Prompted, TokenService
 from lodestar_router.tokens.tokenizer import Tokenizer
 
 REMEMBERED_BYTES = 32 * 1024 * 1024  # a thousand prompts of 8,000 tokens
-SEEN_ONCE = 4096
-
 _KEYS_BYTES_PER_TOKEN = 8  # ids, and keys of blocks of 16
-_ENTRY_BYTES = 1024
-
-_Key = tuple[str, int]  # path, digest of the body
 
 
 class _Remembered(msgspec.Struct, frozen=True):
     """What a body came to, and on what that depends."""
 
-    body: bytes
     head: RequestHead
     model: str
     tokenizer: Tokenizer
     lora_name: str | None
     prompt: Prompt
-
-    @property
-    def size_bytes(self) -> int:
-        return _ENTRY_BYTES + len(self.body) + _KEYS_BYTES_PER_TOKEN * self.prompt.tokens
 
 
 class Reading(msgspec.Struct):
@@ -53,7 +38,7 @@ class Reading(msgspec.Struct):
     path: str
     body: bytes
     head: RequestHead
-    key: _Key
+    key: Key
     decoded: dict[str, Any] | None = None
     remembered: _Remembered | None = None
 
@@ -72,10 +57,7 @@ class PromptReader:
         self._json_depth = json_depth
         self._tokens = tokens
         self._fleet = fleet
-        self._limit_bytes = remembered_bytes
-        self._used_bytes = 0
-        self._remembered: OrderedDict[_Key, _Remembered] = OrderedDict()
-        self._seen: OrderedDict[_Key, None] = OrderedDict()
+        self._seen: SeenBodies[_Remembered] = SeenBodies(remembered_bytes)
 
     def begin(self, path: str, body: bytes) -> Reading:
         """Read the head.
@@ -83,10 +65,9 @@ class PromptReader:
         Raises:
             RequestError: see check_depth and read_whole.
         """
-        key = (path, xxhash.xxh3_64_intdigest(body))
-        known = self._remembered.get(key)
-        if known is not None and known.body == body:
-            self._remembered.move_to_end(key)
+        key = key_of(path, body)
+        known = self._seen.find(key, body)
+        if known is not None:
             return Reading(path, body, known.head, key, None, known)
         check_depth(body, self._json_depth)
         head, decoded = read_whole(body)
@@ -114,25 +95,13 @@ class PromptReader:
             return Prompt.from_text(text, lora_name=lora_name) if text else None
         prompt = Prompt(prompted.sequences, lora_name=lora_name, cache_salt=prompted.cache_salt)
         if tokenizer is not None and _is_repeatable(prompted, tokenizer):
-            self._note(
+            self._seen.note(
                 reading.key,
-                _Remembered(reading.body, reading.head, model, tokenizer, lora_name, prompt),
+                reading.body,
+                _Remembered(reading.head, model, tokenizer, lora_name, prompt),
+                more_bytes=_KEYS_BYTES_PER_TOKEN * prompt.tokens,
             )
         return prompt
-
-    def _note(self, key: _Key, entry: _Remembered) -> None:
-        """Remember a body that was seen before; of others only that they were seen."""
-        if key not in self._seen:
-            self._seen[key] = None
-            if len(self._seen) > SEEN_ONCE:
-                self._seen.popitem(last=False)
-            return
-        if (old := self._remembered.pop(key, None)) is not None:
-            self._used_bytes -= old.size_bytes
-        self._remembered[key] = entry
-        self._used_bytes += entry.size_bytes
-        while self._used_bytes > self._limit_bytes:
-            self._used_bytes -= self._remembered.popitem(last=False)[1].size_bytes
 
     def _lora_name(self, model: str) -> str | None:
         """The adapter's name if the model is one: its card names a parent."""

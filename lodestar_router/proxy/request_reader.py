@@ -63,6 +63,8 @@ class RequestReader:
         self._target = b""
         self._begun_at_s = 0.0
         self._headers: list[Header] = []
+        self._fields: dict[bytes, bytes] = {}
+        self._http_1_0 = False
         self._head_bytes = 0
         self._head_complete = False
         self._heard_before = self._unfinished_bytes = 0
@@ -128,18 +130,23 @@ class RequestReader:
     def on_headers_complete(self) -> None:
         """The head is whole: refuse what is known to be too large, invite the rest."""
         self._head_complete = True
-        if self._parser.get_http_version() not in ("1.0", "1.1"):
-            self._raise(RequestError("malformed HTTP request: neither HTTP/1.1 nor HTTP/1.0"))
-        expects = False
-        for name, value in self._headers:
-            if name == b"content-length" and int(value) > self._limits.body_bytes:
-                self._raise_too_large()
-            if name == b"expect":
-                if value.lower() != b"100-continue":
-                    self._raise(ExpectationError("only 100-continue can be expected"))
-                expects = True
-        if expects:
+        version = self._parser.get_http_version()
+        if version != "1.1":
+            if version != "1.0":
+                self._raise(RequestError("malformed HTTP request: neither HTTP/1.1 nor HTTP/1.0"))
+            self._http_1_0 = True
+        fields = self._fields = first_of(self._headers)
+        # llhttp takes no second length.
+        if int(fields.get(b"content-length", 0)) > self._limits.body_bytes:
+            self._raise_too_large()
+        if b"expect" in fields:
+            self._check_expectations()
             self._invite()
+
+    def _check_expectations(self) -> None:
+        for name, value in self._headers:
+            if name == b"expect" and value.lower() != b"100-continue":
+                self._raise(ExpectationError("only 100-continue can be expected"))
 
     def on_body(self, body: bytes) -> None:
         """Part of the body."""
@@ -158,16 +165,16 @@ class RequestReader:
 
     def on_message_complete(self) -> None:
         """A whole request is here."""
-        http_1_0 = self._parser.get_http_version() == "1.0"
+        parser, http_1_0 = self._parser, self._http_1_0
         request = Request(
-            method=self._parser.get_method(),
+            method=parser.get_method(),
             target=self._target,
             path=self._target.partition(b"?")[0].decode("latin-1"),
             headers=self._headers,
-            fields=first_of(self._headers),
+            fields=self._fields,
             body=self._body[0] if len(self._body) == 1 else b"".join(self._body),
             http_1_0=http_1_0,
-            keep_alive=self._parser.should_keep_alive() and not http_1_0 and not self.last,
+            keep_alive=parser.should_keep_alive() and not http_1_0 and not self.last,
             received_at_s=self._clock(),
         )
         size_bytes = self._head_bytes + self._body_bytes

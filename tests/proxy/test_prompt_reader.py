@@ -11,7 +11,8 @@ from lodestar_router.core.blocks import Prompt
 from lodestar_router.core.fleet import Fleet
 from lodestar_router.core.types import EngineId, EngineSpec
 from lodestar_router.errors import RequestError
-from lodestar_router.proxy.prompt_reader import SEEN_ONCE, PromptReader
+from lodestar_router.proxy.prompt_reader import PromptReader
+from lodestar_router.proxy.seen_bodies import SEEN_ONCE
 from lodestar_router.tokens.service import Prompted, TokenService
 from lodestar_router.tokens.tokenizer import Tokenizer
 from tests.tokens import builders
