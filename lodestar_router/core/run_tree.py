@@ -135,7 +135,9 @@ class RunTree:
 
 def _shared(run: Sequence[int], keys: Sequence[int], start: int) -> int:
     """How many leading keys of `run` are those of `keys` from `start`: one at least."""
-    end = min(len(run), len(keys) - start)
+    end, room = len(run), len(keys) - start
+    if room < end:
+        end = room
     if run[end - 1] == keys[start + end - 1]:
         return end
     low = 1  # known to be shared; `end` is known not to be

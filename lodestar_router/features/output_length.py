@@ -41,7 +41,9 @@ class OutputLengths:
 
     def observe(self, model: str, tokens: int, limit_tokens: int | None) -> None:
         """An answer ended by itself after so many tokens."""
-        means = self._models.setdefault(model, _Model())
+        means = self._models.get(model)
+        if means is None:
+            means = self._models[model] = _Model()
         if limit_tokens is None or limit_tokens < 1:
             means.unlimited_tokens.add(float(tokens))
         else:

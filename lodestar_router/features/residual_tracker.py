@@ -116,9 +116,9 @@ def _limited(value: float, bound: float) -> float:
 
 def clipped(log_residual: float) -> float:
     """The correction as applied to a prediction."""
-    if math.isnan(log_residual):
-        return 0.0
-    return _limited(log_residual, MAX_CORRECTION)
+    if -MAX_CORRECTION <= log_residual <= MAX_CORRECTION:
+        return log_residual
+    return 0.0 if math.isnan(log_residual) else math.copysign(MAX_CORRECTION, log_residual)
 
 
 def prediction_error(decision: Decision, ttft_s: float) -> float | None:

@@ -106,7 +106,7 @@ class TrustGate:
     def _judge(self, version: int) -> None:
         count = len(self._recent)
         mean = math.fsum(self._recent) / count
-        square = math.fsum(d * d for d in self._recent) / count
+        square = math.fsum([d * d for d in self._recent]) / count
         deviation = math.sqrt(max(square - mean * mean, 0.0) / count)
         if self.trusted and mean > MARGIN + SURE * deviation:
             self.trusted = False

@@ -41,7 +41,7 @@ from lodestar_router.policy.objective import (
     objective_costs,
 )
 from lodestar_router.policy.pick import NO_EXPLORATION, Exploration, pick
-from lodestar_router.policy.prediction import predict, prefill_work_s
+from lodestar_router.policy.prediction import predict
 from lodestar_router.policy.reason import reason
 from lodestar_router.policy.running_quantile import RunningQuantile
 
@@ -89,11 +89,12 @@ class LodestarPolicy:
 
     def sent(self, request: RoutedRequest, decision: Decision) -> None:
         """The request goes where a decision on this policy's predictions says."""
-        candidate = decision.candidates[decision.chosen]
+        chosen = decision.chosen
         if decision.predicted_ttft_s is not None:
-            self.long_ttft_s.add(float(decision.predicted_ttft_s[decision.chosen]))
-        work_s = prefill_work_s(self._model, request, candidate)
-        self._congestion.sent(candidate, work_s, request.now_s)
+            self.long_ttft_s.add(float(decision.predicted_ttft_s[chosen]))
+        if decision.work_s is not None:
+            candidate = decision.candidates[chosen]
+            self._congestion.sent(candidate, decision.work_s[chosen], request.now_s)
 
     def consider(
         self,

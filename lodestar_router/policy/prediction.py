@@ -95,12 +95,3 @@ def predict(
 def rates_of(model: PublishedModel | None) -> TtftRates:
     """The served rates, or those assumed before the first fit."""
     return _UNTAUGHT if model is None else model.rates
-
-
-def prefill_work_s(
-    model: PublishedModel | None, request: RoutedRequest, candidate: Candidate
-) -> float:
-    """Seconds of prefill that the request adds on one candidate."""
-    s_per_token = rates_of(model).of(candidate.engine.gpu).s_per_token
-    correction = math.exp(clipped(candidate.engine.log_residual))
-    return own_uncached_tokens(request, candidate) * (s_per_token * correction)

@@ -15,6 +15,7 @@ from lodestar_router.core.prefix_index import PrefixIndex, Reservation
 from lodestar_router.core.sse import Usage, usage_in
 from lodestar_router.core.types import Decision, Ending, Outcome, RoutedRequest
 from lodestar_router.errors import EngineError, EngineRefusedError
+from lodestar_router.proxy.coarse_timers import CoarseCall, CoarseTimers
 from lodestar_router.proxy.exchange import Answer, BrokenAnswerError
 from lodestar_router.proxy.holding import Turn
 from lodestar_router.proxy.metrics import Metrics
@@ -57,6 +58,7 @@ class Attempt:
         metrics: Metrics,
         account: Account,
         clock: Callable[[], float],
+        timers: CoarseTimers,
         refusals: frozenset[int],
         may_move: Callable[[EngineRefusedError], bool],
         turn: Turn | None,
@@ -75,13 +77,15 @@ class Attempt:
         self._metrics = metrics
         self._account = account
         self._clock = clock
+        self._timers = timers
+        self._engine_id = decision.engine_id
         self._may_move = may_move
         self._turn = turn
         self._status = 0
         self._refusal: Verdict | None = None
         self._ttft_s: float | None = None
         self._ended = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._foreseen: CoarseCall | None = None
 
     def expect_first_token(self) -> None:
         """Without a stream nobody sees the first token: trust the prediction of it.
@@ -92,8 +96,8 @@ class Attempt:
         if not self._request.stream and predicted is not None:
             waited_s = self._clock() - self._request.now_s
             delay_s = max(float(predicted[self._decision.chosen]) - waited_s, 0.0)
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(delay_s, self._prefill_over)
+            at_s = asyncio.get_running_loop().time() + delay_s
+            self._foreseen = self._timers.call_at(at_s, self._prefill_over)
 
     def _prefill_over(self) -> None:
         self._ticket.first_token()
@@ -116,7 +120,7 @@ class Attempt:
         decision = self._decision
         lines = [
             b"x-request-id: " + self._request.request_id.encode("latin-1"),
-            b"x-lodestar-engine: " + decision.engine_id.encode(),
+            b"x-lodestar-engine: " + self._engine_id.encode(),
             b"x-lodestar-policy: " + decision.policy.encode(),
             b"x-lodestar-reason: " + decision.reason.encode(),
         ]
@@ -141,7 +145,7 @@ class Attempt:
         self._ttft_s = now_s - self._request.now_s
         self._count_first_token(self._ttft_s)
         self._circuit.alive(self._sent, now_s)
-        self._observe(None)
+        self._observe(None, now_s)
 
     def _count_first_token(self, ttft_s: float) -> None:
         self._metrics.first_token(self._decision, ttft_s)
@@ -162,16 +166,16 @@ class Attempt:
         if self._ended:
             return
         self._ended = True
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._foreseen is not None:
+            self._foreseen.cancel()
         self._ticket.end()
         if self._turn is not None:
             self._turn.over()
         if self._reservation is not None:
             self._index.release(self._reservation, completed=ending is Ending.COMPLETED)
-        self._metrics.ended(self._decision.engine_id, ending)
-        self._judge(self._refusal or verdict_on(answer, error, hurried=hurried))
+        self._metrics.ended(self._engine_id, ending)
         now_s = self._clock()
+        self._judge(self._refusal or verdict_on(answer, error, hurried=hurried), now_s)
         latency_s = now_s - self._request.now_s
         self._account.ended(now_s, ending, latency_s=latency_s, error=_cause(error))
         whole = answer if ending is Ending.COMPLETED else None
@@ -179,7 +183,7 @@ class Attempt:
         output_tokens = None if whole is None else self._output_tokens(whole, usage)
         if whole is not None:
             self._count_tokens(now_s, usage, output_tokens)
-        self._observe(ending, output_tokens)
+        self._observe(ending, now_s, output_tokens)
         if self._prompt is not None and usage is not None:
             self._compare(self._prompt, usage)
 
@@ -202,12 +206,9 @@ class Attempt:
             return usage.completion_tokens
         return answer.events - 1 if self._request.stream and answer.events > 1 else None
 
-    def _judge(self, verdict: Verdict) -> None:
-        now_s = self._clock()
+    def _judge(self, verdict: Verdict, now_s: float) -> None:
         if verdict.cause:
-            self._metrics.engine_failed(
-                self._decision.engine_id, verdict.cause, broken=verdict.broken
-            )
+            self._metrics.engine_failed(self._engine_id, verdict.cause, broken=verdict.broken)
         if verdict.rest_s:
             self._circuit.rest(verdict.rest_s, now_s)
         if verdict.proves_nothing:
@@ -215,13 +216,15 @@ class Attempt:
         else:
             self._circuit.ended(self._sent, now_s, verdict.failure)
 
-    def _observe(self, ending: Ending | None, output_tokens: int | None = None) -> None:
+    def _observe(
+        self, ending: Ending | None, now_s: float, output_tokens: int | None = None
+    ) -> None:
         outcome = Outcome(
             request_id=self._request.request_id,
-            engine_id=self._decision.engine_id,
+            engine_id=self._engine_id,
             ending=ending,
             ttft_s=self._ttft_s,
-            waited_s=self._clock() - self._request.now_s,
+            waited_s=now_s - self._request.now_s,
             output_tokens=output_tokens,
             held_s=0.0 if self._turn is None else self._turn.held_s,
         )
@@ -232,7 +235,7 @@ class Attempt:
         # Of a batch of prompts vLLM reports the cached tokens of one.
         if usage.cached_tokens is None or not prompt.is_single:
             return
-        engine_id = self._decision.engine_id
+        engine_id = self._engine_id
         expected = self._decision.candidates[self._decision.chosen].cached_prefix_tokens
         self._index.correct(engine_id, prompt, usage.cached_tokens)
         if prompt.tokens_known:

@@ -1,8 +1,7 @@
 """One client's connection: bytes in, whole requests out, answers back in order.
 
-A request is handed to the application as
-one task once its last byte is here; the next pipelined one waits for its end.
-A client that goes away cancels the task of its request.
+A request is handed to the application as one task once its last byte is here; the next
+pipelined one waits for its end. A client that goes away cancels the task of its request.
 
 Reading goes on while a request runs, because only a read can tell that the
 client left; what it sends meanwhile is bounded by `Limits.pipelined_bytes`.
@@ -157,8 +156,7 @@ class ClientConnection(asyncio.Protocol):
     # the application's side
 
     def _start(self, request: Request) -> None:
-        # Not `tasks.spawn`: the task is held here, and what it fails with is logged in it.
-        self._task = self._loop.create_task(self._run(request), name="request")
+        self._task = self._loop.create_task(self._run(request), name="request")  # logs by itself
 
     async def _run(self, request: Request) -> None:
         try:
@@ -184,11 +182,10 @@ class ClientConnection(asyncio.Protocol):
 
     def _refuse(self, error: RequestError) -> None:
         """Answer a request that never became whole, unless an earlier one still runs."""
-        if self._task is None:
-            self.write(error_response(error, close=True))
         self._draining = True
         self._waiting.clear()
         if self._task is None:
+            self.write(error_response(error, close=True))
             self._close_listening()
 
     def _close_listening(self) -> None:
@@ -232,8 +229,7 @@ class ClientConnection(asyncio.Protocol):
     def flush(self) -> None:
         """Send what is held back."""
         self._flush_due = False
-        held = self._held
-        if held:
+        if held := self._held:
             self._hold_until_s = self._now_s() + TOGETHER_S
             if not self.transport.is_closing():
                 self.transport.write(held[0] if len(held) == 1 else b"".join(held))
@@ -298,8 +294,7 @@ class ClientConnection(asyncio.Protocol):
         """
         self._closing = True
         self._held.clear()
-        sock = self.transport.get_extra_info("socket")
-        if sock is not None:
+        if (sock := self.transport.get_extra_info("socket")) is not None:
             with suppress(OSError):  # it may be closed already
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self.transport.abort()

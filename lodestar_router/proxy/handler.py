@@ -131,9 +131,10 @@ class RouteHandler:
             pinned, request = self._pinned(request)
         goal = goal_for(request.fields, self._goal)
         asked = _Asked(request_id, request, head, reading, form, goal, pinned)
-        if reading is not None or self._admission.limited:
+        limited = self._admission.limited
+        if limited or (reading is not None and reading.remembered is None):
             self._fleet.usable(head.model, self._clock())  # fail before any work or wait
-        if not self._admission.limited:
+        if not limited:
             await self._send(asked, client)
             return
         await self._admission.enter(head.model)

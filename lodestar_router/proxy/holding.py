@@ -29,10 +29,13 @@ _LOOK_EVERY_S = 0.25  # an engine may be lost, or fall silent, while nothing els
 class Turn:
     """One request's place; `over` gives it back, as often as it is called."""
 
+    __slots__ = ("_engine_id", "_holding", "_is_over", "_number", "held_s")
+
     def __init__(self, holding: "Holding", number: int, engine_id: EngineId) -> None:
         self._holding = holding
         self._number = number
         self._engine_id = engine_id
+        self._is_over = False
         self.held_s = 0.0  # how long it waited
 
     async def come(self, ends_at_s: float) -> None:
@@ -41,7 +44,9 @@ class Turn:
 
     def over(self) -> None:
         """The first token is here, or there will be none."""
-        self._holding.over(self._number, self._engine_id)
+        if not self._is_over:
+            self._is_over = True
+            self._holding.over(self._number, self._engine_id)
 
 
 class Holding:
@@ -75,21 +80,22 @@ class Holding:
         if decision.work_s is None:
             return None
         self._entered += 1
-        number, engine_id = self._entered, decision.engine_id
+        number, now_s = self._entered, self._clock()
         candidate = decision.candidates[decision.chosen]
+        engine_id = candidate.engine.engine_id
         cached_tokens = candidate.cached_prefix_tokens
         size = candidate.engine.block_size_tokens
         held = Held(
             number=number,
-            arrived_at_s=self._clock(),
+            arrived_at_s=now_s,
             work_s=decision.work_s[decision.chosen],
             uncached_tokens=max(routed.prompt_tokens - cached_tokens, 1),
             client=routed.session_id,
             keys=prompt.keys(size)[0] if prompt is not None and size else (),
             cached_blocks=cached_tokens // size if size else 0,
         )
-        at_once = again or self._stale(engine_id)
-        if not self.queue.enter(engine_id, held, self._clock(), at_once=at_once):
+        at_once = again or self._stale(engine_id, now_s)
+        if not self.queue.enter(engine_id, held, now_s, at_once=at_once):
             self._waiting[number] = asyncio.get_running_loop().create_future()
             self._look_later(engine_id)
         return Turn(self, number, engine_id)
@@ -121,7 +127,7 @@ class Holding:
         if self._lost(engine_id):
             lost = EngineUnreachableError("the engine was lost before the request was sent")
             self._wake(self.queue.release(engine_id), lost)
-        elif self._stale(engine_id):
+        elif self._stale(engine_id, self._clock()):
             self._wake(self.queue.release(engine_id))
         else:
             self._wake(self.queue.due(engine_id, self._clock()))
@@ -143,16 +149,19 @@ class Holding:
         state = self._fleet[engine_id]
         return bool(state.trouble) or not state.circuit.clear
 
-    def _stale(self, engine_id: EngineId) -> bool:
+    def _stale(self, engine_id: EngineId, now_s: float) -> bool:
         load = self._fleet[engine_id].load
-        return load is None or self._clock() - load.observed_at_s > STALE_S
+        return load is None or now_s - load.observed_at_s > STALE_S
 
     def _look_later(self, engine_id: EngineId) -> None:
-        due_in_s = self.queue.due_at_s(engine_id) - self._clock()
+        due_at_s = self.queue.due_at_s(engine_id)
+        if due_at_s == inf:
+            return
+        due_in_s = due_at_s - self._clock()
         loop = asyncio.get_running_loop()
         when_s = loop.time() + min(max(due_in_s, 0.0), _LOOK_EVERY_S)
         look = self._looks.get(engine_id)
-        if due_in_s == inf or (look is not None and look[0] <= when_s):
+        if look is not None and look[0] <= when_s:
             return
         if look is not None:
             look[1].cancel()

@@ -5,7 +5,9 @@ import asyncio
 import pytest
 
 from lodestar_router.errors import EngineError
+from lodestar_router.proxy.client_connection import ClientConnection
 from lodestar_router.proxy.inner_client import InnerAnswer, ask
+from lodestar_router.proxy.messages import Request
 from lodestar_router.proxy.request_reader import Limits
 from tests.fake_engine import FakeEngine
 from tests.proxy.harness import Edge, completion, edge_before, post, until
@@ -101,3 +103,13 @@ async def test_an_engine_that_breaks_its_answer_is_an_error() -> None:
         with pytest.raises(EngineError, match="cut off"):
             await call
     await engine.stop()
+
+
+async def test_a_bug_leaves_no_client_waiting(caplog: pytest.LogCaptureFixture) -> None:
+    async def broken(request: Request, client: ClientConnection) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(EngineError, match="cut off"):
+        await ask(broken, post("/v1/completions", completion()), LIMITS, most_bytes=1000)
+
+    assert "ZeroDivisionError" in caplog.text
