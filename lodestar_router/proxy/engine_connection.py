@@ -51,8 +51,7 @@ class EngineConnection(asyncio.Protocol):
         self._hidden = hidden  # headers that clients do not get
         self._reader = AnswerReader()
         self._client: Sink | None = None
-        self.paused = False  # for a slow client
-        self.closed = False
+        self.paused = self.closed = False  # paused for a slow client
         self.used = False  # carried an exchange before: the engine may be closing it just now
         self.transport: asyncio.Transport
 
@@ -265,11 +264,10 @@ class EngineConnection(asyncio.Protocol):
 
     def _finish(self, reader: AnswerReader) -> None:
         """The answer is whole and relayed."""
-        reusable = reader.keep_alive and not self.closed
         events = 0 if self._events is None else self._events.count
         answer = Answer(reader.status, self._before + self._last, events)
         self._release()
-        if not reusable:
+        if self.closed or not reader.keep_alive:
             self.transport.close()
         if not self._done.done():
             self._done.set_result(answer)

@@ -31,15 +31,16 @@ class ReadPace:
     """One for all connections of a loop."""
 
     def __init__(self) -> None:
-        self._read = 0  # in this turn
+        self._read = 0  # in this turn, and in quiet ones before it: an eighth of _MANY at most
         self._resting: deque[Resting] = deque()
         self._turn: asyncio.Handle | None = None
 
     def came(self, connection: Resting) -> None:
         """Something was read from `connection` and relayed."""
-        if self._turn is None:
-            self._turn = asyncio.get_running_loop().call_soon(self._end_turn)
         self._read += 1
+        # A turn is only looked for once there was much to read: few parts cost nothing.
+        if self._turn is None and self._read > _MANY // 8:
+            self._turn = asyncio.get_running_loop().call_soon(self._end_turn)
         if self._read > _MANY and not connection.paused:
             connection.transport.pause_reading()
             self._resting.append(connection)
