@@ -138,9 +138,13 @@ class Decoding:
         """Standard deviation of ln(tpot / forecast) on a GPU kind."""
         return math.sqrt(self._variances.get(gpu, DEFAULT_SPREAD**2))
 
+    def expected_output_tokens(self, request: RoutedRequest) -> float:
+        """Of an answer that has not begun, 1 at least."""
+        return self._lengths.expected(request.model, request.max_output_tokens)
+
     def forecast(self, request: RoutedRequest, candidates: Sequence[Candidate]) -> DecodeForecast:
         """What the request would take and cost on each candidate."""
-        output_tokens = self._lengths.expected(request.model, request.max_output_tokens)
+        output_tokens = self.expected_output_tokens(request)
         tpot_s: list[float] = []
         others_s: list[float] = []
         for candidate in candidates:

@@ -1,19 +1,23 @@
-"""What a choice costs the requests that come after it.
+"""What a choice costs the requests that come after it, by the time that it computes.
 
-    price_i = KAPPA * p_wait * w_i * λ_i * drain_i / (1 - busy_i)          unit: seconds
+    price_i = KAPPA * (w_i / w)^SIZE_POWER * busy_i / (1 - busy_i) * drain_i   unit: seconds
 
     w_i       seconds of prefill this request adds on i (own uncached tokens * rate)
-    λ_i       requests per second lately sent to i: each that comes before i has
-              drained is delayed by w_i
-    drain_i   seconds until i's prefill queue is empty, this request included
+    w         the same of a usual request: the fleet's mean lately
     busy_i    share of the time lately that i spent on prefill, at most MAX_BUSY
-    p_wait    share of the requests lately that found a prefill under way where they
-              went: with no one waiting, nobody is delayed
+    drain_i   seconds until i's prefill queue is empty, this request included
+
+busy_i / w is the rate at which usual requests would come to make i as busy as it is; each
+that comes before i has drained is delayed by w_i. The rate at which requests do come
+would be too much where most of them are short, as those that find all of their prompt
+cached: an engine that many of them go to would be closed to everybody else. Long requests
+pay more than by their share: nobody overtakes them once they are with the engine, while
+short ones wait at the router (core/hold.py) and are let through.
 
 Greedy choice is myopic even with perfect foresight: near saturation it gives up
 cached prefixes, each to save its own milliseconds, and the work that this makes
 delays everyone. On 8 emulated A30 with 70 % shared prompts at 17 requests/s mean
-TTFT was 53 s without the price and 1 to 1.5 s with it.
+TTFT was 53 s without a price and 1 to 1.5 s with one.
 
 In       candidates with predicted TTFT and seconds per token; then the choice made.
 Out      float list [candidates], seconds.
@@ -26,11 +30,11 @@ from dataclasses import dataclass
 
 from lodestar_router.core.types import Candidate, EngineId
 
-# From 1 to 5 much the same near saturation; above, quiet fleets lose more to it.
+# From 2 to 5 much the same near saturation.
 KAPPA = 3.0
+SIZE_POWER = 1.25
 MEMORY_S = 30.0  # rates are means over about as long: minutes would miss a rush
 MAX_BUSY = 0.9  # the formula has a pole at 1, where a rate measured over 30 s is not that exact
-_WAIT_MEMORY = 100.0  # requests
 
 
 @dataclass(slots=True)
@@ -40,6 +44,11 @@ class _Recent:
     at_s: float
     requests: float = 0.0
     work_s: float = 0.0
+
+    def add(self, work_s: float, now_s: float) -> None:
+        self.fade(now_s)
+        self.requests += 1.0
+        self.work_s += work_s
 
     def fade(self, now_s: float) -> None:
         keep = math.exp(-max(now_s - self.at_s, 0.0) / MEMORY_S)
@@ -51,11 +60,11 @@ class _Recent:
 class CongestionPrice:
     """Prices candidates and remembers what was sent where."""
 
-    def __init__(self, kappa: float = KAPPA) -> None:
-        self._kappa = kappa
+    def __init__(self) -> None:
         self._recent: dict[EngineId, _Recent] = {}
-        self._seen = 0
-        self.wait_probability = 0.0
+        self._fleet: _Recent | None = None  # None: nothing was sent yet
+        self._began_s = 0.0
+        self._usual_work_s = 0.0  # mean lately; its parts fade to nothing in hours without any
 
     def prices_s(
         self,
@@ -66,8 +75,7 @@ class CongestionPrice:
         now_s: float,
     ) -> list[float]:
         """Seconds of delay to others per candidate; all arguments in the same order."""
-        scale = self._kappa * self.wait_probability
-        if scale == 0.0:
+        if self._fleet is None:
             return [0.0] * len(candidates)
         prices: list[float] = []
         for candidate, predicted, work, rate in zip(
@@ -80,7 +88,8 @@ class CongestionPrice:
             recent.fade(now_s)
             drain = max(predicted, candidate.engine.inflight_prefill_tokens * rate + work)
             busy = min(recent.work_s / MEMORY_S, MAX_BUSY)
-            prices.append(scale * work * recent.requests / MEMORY_S * drain / (1.0 - busy))
+            size = (work / self._usual_work_s) ** SIZE_POWER
+            prices.append(KAPPA * size * busy / (1.0 - busy) * drain)
         return prices
 
     def sent(self, candidate: Candidate, own_work_s: float, now_s: float) -> None:
@@ -89,12 +98,19 @@ class CongestionPrice:
         if recent is None:
             self._forget_idle(now_s)
             recent = self._recent[candidate.engine.engine_id] = _Recent(now_s)
-        recent.fade(now_s)
-        recent.requests += 1.0
-        recent.work_s += own_work_s
-        self._seen += 1
-        waits = float(candidate.engine.inflight_prefill_tokens > 0)
-        self.wait_probability += (waits - self.wait_probability) / min(self._seen, _WAIT_MEMORY)
+        if self._fleet is None:
+            self._fleet, self._began_s = _Recent(now_s), now_s
+        recent.add(own_work_s, now_s)
+        self._fleet.add(own_work_s, now_s)
+        self._usual_work_s = self._fleet.work_s / self._fleet.requests
+
+    def requests_per_s(self, now_s: float) -> float:
+        """What was sent lately to all engines; 0.0 before the first."""
+        if self._fleet is None:
+            return 0.0
+        self._fleet.fade(now_s)
+        seen_s = max(now_s - self._began_s, 1.0)
+        return self._fleet.requests / (MEMORY_S * (1.0 - math.exp(-seen_s / MEMORY_S)))
 
     def _forget_idle(self, now_s: float) -> None:
         """Engines that got nothing for long weigh nothing: drop them."""

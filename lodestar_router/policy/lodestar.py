@@ -1,12 +1,13 @@
 """The learned policy: a physical base, a bounded learned residual, a price for others' delay.
 
     predicted_i = base_i * exp(g_i + c_i)
-    cost_i      = predicted_i^2 / long_ttft + price_i, lowest wins; other goals: objective.py
+    cost_i      = predicted_i^1.5 / long_ttft^0.5 + price_i, lowest wins; other goals: objective.py
 
     base_i   t0 + (pending + own uncached tokens) * s_per_token, rates of i's GPU kind
     g_i      residual of the served net, |g| <= 2.5; 0 without trust (features/trust.py)
     c_i      the engine's recent log residual, |c| <= 4.5, within 1.5 of the fleet's
-    price_i  seconds by which the choice delays later requests: see congestion.py
+    price_i  seconds by which the choice delays later requests, for the time that it computes
+             (congestion.py) and for the KV cache that it holds (room.py)
 
 `c` stands outside the net and is measured against base * exp(g) alone (see
 residual_tracker.prediction_error), so the two never explain the same error: the
@@ -41,8 +42,9 @@ from lodestar_router.policy.objective import (
     objective_costs,
 )
 from lodestar_router.policy.pick import NO_EXPLORATION, Exploration, pick
-from lodestar_router.policy.prediction import predict
+from lodestar_router.policy.prediction import Prediction, predict
 from lodestar_router.policy.reason import reason
+from lodestar_router.policy.room import room_prices_s
 from lodestar_router.policy.running_quantile import RunningQuantile
 
 
@@ -118,9 +120,7 @@ class LodestarPolicy:
             trust=self.trust.trusted,
         )
         own_s = predicted.ttft_s
-        prices_s = self._congestion.prices_s(
-            candidates, own_s, predicted.work_s, predicted.s_per_token, request.now_s
-        )
+        prices_s = self.prices_s(request, candidates, predicted)
         goal = request.goal or self._goal
         forecast = None
         if goal.objective in NEED_DECODING:
@@ -159,4 +159,25 @@ class LodestarPolicy:
             work_s=predicted.work_s,
             goal=goal,
             forecast=forecast,
+        )
+
+    def prices_s(
+        self, request: RoutedRequest, candidates: Sequence[Candidate], predicted: Prediction
+    ) -> list[float]:
+        """Seconds by which each choice would delay others."""
+        time_s = self.time_prices_s(request, candidates, predicted)
+        room_s = room_prices_s(
+            request,
+            candidates,
+            output_tokens=self.decoding.expected_output_tokens(request),
+            requests_per_s=self._congestion.requests_per_s(request.now_s),
+        )
+        return [time + room for time, room in zip(time_s, room_s, strict=True)]
+
+    def time_prices_s(
+        self, request: RoutedRequest, candidates: Sequence[Candidate], predicted: Prediction
+    ) -> list[float]:
+        """The part of it that is prefill."""
+        return self._congestion.prices_s(
+            candidates, predicted.ttft_s, predicted.work_s, predicted.s_per_token, request.now_s
         )

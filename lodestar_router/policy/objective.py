@@ -1,6 +1,6 @@
 """The cost of each candidate under each objective, in seconds; the lowest wins.
 
-    ttft        E(ttft_i^2) / long_ttft + price_i
+    ttft        E(ttft_i^1.5) / long_ttft^0.5 + price_i
     ttft_tail   E(ttft_i^3) / long_ttft^2 + price_i
     e2e         ttft_i + price_i + output * tpot_i + others_i
     tpot        TPOT_TTFT_WEIGHT * (ttft_i + price_i) + output * tpot_i + others_i
@@ -15,10 +15,10 @@
                                 taken as log-normal and independent
     slo, answer_slo             limit of TTFT; that of TPOT times `output`
 
-A square makes requests that wait little anyway give way, by the price, to those that
-wait long: they go where their prefix is. Against ttft_i + price_i that lowered both the
-mean TTFT (by 4 %) and its P99 (by 9 to 16 %) over 12 cells of perf.routing near the knee,
-two seeds each; a power of 1.5 did less, and the cube gives some of the mean for P90 and P99.
+A power above 1 makes requests that wait little anyway give way, by the price, to those
+that wait long: they go where their prefix is. With the price as it is now, 1.5 stands
+before 2 and 1 in six cells of perf.routing near the knee; the cube gives some of the
+mean for P90 and P99.
 A high quantile of ttft_i in its place changes nothing: engines are about equally
 predictable, so it ranks them as the mean does.
 
@@ -36,7 +36,7 @@ from lodestar_router.core.types import DecodeForecast
 
 NEED_DECODING = frozenset({Objective.E2E, Objective.TPOT, Objective.GOODPUT})
 TAIL_SHARE = 0.05
-_POWERS = {Objective.TTFT: 2, Objective.TTFT_TAIL: 3}
+_POWERS = {Objective.TTFT: 1.5, Objective.TTFT_TAIL: 3.0}
 # Without some weight on TTFT requests would queue for ever where decoding is fast.
 TPOT_TTFT_WEIGHT = 0.3
 # Most of those that are delayed still keep their limits.
@@ -72,7 +72,7 @@ def objective_costs(goal: Goal, prospects: Prospects) -> list[float]:
     ]
 
 
-def _convex_costs(prospects: Prospects, long_ttft_s: float, power: int) -> list[float]:
+def _convex_costs(prospects: Prospects, long_ttft_s: float, power: float) -> list[float]:
     scale, half_square = long_ttft_s ** (1 - power), 0.5 * power * power
     return [
         ttft**power * math.exp(half_square * spread * spread) * scale + price

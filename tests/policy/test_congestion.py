@@ -4,20 +4,16 @@ from random import Random
 
 import pytest
 
-from lodestar_router.policy.congestion import KAPPA, MEMORY_S, CongestionPrice
+from lodestar_router.policy.congestion import KAPPA, MEMORY_S, SIZE_POWER, CongestionPrice
 from lodestar_router.policy.lodestar import LodestarPolicy
 from tests.factories import candidate, request
 
 
-def test_a_fleet_where_nobody_waits_has_no_price() -> None:
+def test_nothing_was_sent_yet_so_nothing_has_a_price() -> None:
     price = CongestionPrice()
-    idle = candidate("a")
 
-    for second in range(100):
-        price.sent(idle, 0.5, float(second))
-
-    assert price.wait_probability == 0.0
-    assert price.prices_s([idle], [0.5], [0.5], [1e-3], 100.0) == [0.0]
+    assert price.prices_s([candidate("a")], [0.5], [0.5], [1e-3], 100.0) == [0.0]
+    assert price.requests_per_s(100.0) == 0.0
 
 
 def test_the_price_is_the_formula() -> None:
@@ -28,9 +24,53 @@ def test_the_price_is_the_formula() -> None:
 
     (charged,) = price.prices_s([busy], [0.3], [0.1], [1e-3], 5.0)
 
-    arrivals_per_s, busy_ratio, drain_s = 30 / MEMORY_S, 30 * 0.2 / MEMORY_S, 1000 * 1e-3 + 0.1
-    assert price.wait_probability == 1.0
-    assert charged == pytest.approx(KAPPA * 0.1 * arrivals_per_s * drain_s / (1 - busy_ratio))
+    busy_ratio, drain_s = 30 * 0.2 / MEMORY_S, 1000 * 1e-3 + 0.1
+    size = (0.1 / 0.2) ** SIZE_POWER
+    assert charged == pytest.approx(KAPPA * size * busy_ratio / (1 - busy_ratio) * drain_s)
+
+
+def test_a_long_request_pays_more_than_by_its_share() -> None:
+    price = CongestionPrice()
+    engine = candidate("a", inflight_prefill_tokens=10**6)
+    for _ in range(30):
+        price.sent(engine, 0.2, 0.0)
+
+    short, long = price.prices_s([engine, engine], [0.0] * 2, [0.1, 0.4], [1e-3] * 2, 0.0)
+
+    assert long > 1.3 * 4 * short
+
+
+def test_many_short_requests_close_an_engine_no_more_than_few_long_ones() -> None:
+    price = CongestionPrice()
+    short, long = (candidate(name, inflight_prefill_tokens=1000) for name in "ab")
+    for _ in range(100):
+        price.sent(short, 0.01, 0.0)
+    price.sent(long, 1.0, 0.0)
+
+    to_short, to_long = price.prices_s([short, long], [0.3] * 2, [0.1] * 2, [1e-3] * 2, 0.0)
+
+    assert to_short == pytest.approx(to_long)
+
+
+def test_a_day_without_requests_leaves_a_price() -> None:
+    price = CongestionPrice()
+    engine = candidate("a")
+    price.sent(engine, 0.2, 0.0)
+
+    assert price.prices_s([engine], [0.3], [0.1], [1e-3], 86_400.0) == [0.0]
+    assert price.requests_per_s(86_400.0) == 0.0
+
+
+def test_the_rate_is_right_from_the_first_seconds() -> None:
+    price = CongestionPrice()
+    rates = []
+    for number in range(1200):
+        now_s = number / 20
+        price.sent(candidate(f"e{number % 3}"), 0.1, now_s)
+        if number in (60, 1199):
+            rates.append(price.requests_per_s(now_s))
+
+    assert rates == pytest.approx([20.0, 20.0], rel=0.05)
 
 
 def test_what_was_sent_fades_and_is_forgotten() -> None:

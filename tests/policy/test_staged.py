@@ -96,10 +96,15 @@ def test_without_a_named_fallback_the_base_with_its_price_steers() -> None:
 
 
 def test_the_base_never_explores() -> None:
-    learned = LodestarPolicy(Random(0), exploration=Exploration(share=1.0, max_extra_s=9.0))
+    exploring = Exploration(share=1.0, max_extra_s=9.0)
     near = [candidate("a", cached_prefix_tokens=100), candidate("b")]
 
-    decisions = [StagedPolicy(learned, share=0.0).choose(request(), near) for _ in range(20)]
+    decisions = [
+        StagedPolicy(LodestarPolicy(Random(seed), exploration=exploring), share=0.0).choose(
+            request(), near
+        )
+        for seed in range(20)
+    ]
 
     assert {(decision.engine_id, decision.propensity) for decision in decisions} == {("a", 1.0)}
     assert {d.other.engine_id for d in decisions if d.other is not None} == {"a", "b"}

@@ -87,6 +87,7 @@ BENCHMARK_POLICIES: Final[Mapping[str, PolicyFactory]] = {
     "lodestar_no_hold": _variant("LodestarNoHold"),
     "lodestar_no_residual": _variant("LodestarNoResidual"),
     "lodestar_no_price": _variant("LodestarNoPrice"),
+    "lodestar_no_room": _variant("LodestarNoRoom"),
     "lodestar_no_gate": _variant("LodestarNoGate"),
     "lodestar_frozen": _variant("LodestarFrozen"),
     "lodestar_stale": _variant("LodestarStale"),

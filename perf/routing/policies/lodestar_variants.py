@@ -9,6 +9,7 @@ What each part is worth, by doing without it:
 
     lodestar_no_residual   as lodestar_base
     lodestar_no_price      nobody pays for the delay of others
+    lodestar_no_room       nobody pays for the KV cache that a request holds
     lodestar_no_gate       every version is published and used, however it predicts
     lodestar_frozen        no new version after FROZEN_AT_S
     lodestar_stale         load reports are STALE_S late
@@ -18,17 +19,19 @@ What each part is worth, by doing without it:
 The limits of lodestar_goodput are those that a row's `goodput_ratio` counts.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 from typing import ClassVar
 
 from lodestar_router.core.goal import Goal, Objective
 from lodestar_router.core.hold import HoldSettings
+from lodestar_router.core.types import Candidate, RoutedRequest
 from lodestar_router.features.serving import PublishedModel
 from lodestar_router.features.trust import TrustGate
-from lodestar_router.policy.congestion import CongestionPrice
 from lodestar_router.policy.lodestar import LodestarPolicy
 from lodestar_router.policy.pick import Exploration
+from lodestar_router.policy.prediction import Prediction
 from lodestar_router.policy.staged import StagedPolicy
 from perf.routing.cells import Delays
 from perf.routing.measure import TPOT_SLO_S, TTFT_SLO_S
@@ -113,9 +116,21 @@ class LodestarNoPrice(LodestarPolicy):
 
     name: ClassVar[str] = "lodestar_no_price"
 
-    def __init__(self, rng: Random) -> None:
-        super().__init__(rng)
-        self._congestion = CongestionPrice(kappa=0.0)
+    def prices_s(
+        self, request: RoutedRequest, candidates: Sequence[Candidate], predicted: Prediction
+    ) -> list[float]:
+        return [0.0] * len(candidates)
+
+
+class LodestarNoRoom(LodestarPolicy):
+    """Without the price of room."""
+
+    name: ClassVar[str] = "lodestar_no_room"
+
+    def prices_s(
+        self, request: RoutedRequest, candidates: Sequence[Candidate], predicted: Prediction
+    ) -> list[float]:
+        return self.time_prices_s(request, candidates, predicted)
 
 
 class _Believer(TrustGate):
