@@ -3,9 +3,9 @@
 libuv asks the system for 1024 ready sockets at a time, and while it gets as many it asks
 again, up to 48 times, before timers, new connections and what else waits have their turn.
 Two thousand streams keep it there for seconds: their tokens come as fast as they are relayed.
-So in a turn from which _MANY parts were read already, a connection that is read rests, and
-_MANY of those that rest longest go on with the next turn. What an engine sends meanwhile
-comes in one piece, which costs the router as much as one token.
+So once _MANY parts were read in a turn, a connection that is read rests, and _MANY of those
+that rest longest go on with the next turn; until none rests, all take turns like that. What
+an engine sends meanwhile comes in one piece, which costs the router as much as one token.
 
 In       each part of a stream that was relayed.
 Out      connections that rest.
@@ -41,7 +41,7 @@ class ReadPace:
         # A turn is only looked for once there was much to read: few parts cost nothing.
         if self._turn is None and self._read > _MANY // 8:
             self._turn = asyncio.get_running_loop().call_soon(self._end_turn)
-        if self._read > _MANY and not connection.paused:
+        if (self._read > _MANY or self._resting) and not connection.paused:
             connection.transport.pause_reading()
             self._resting.append(connection)
 

@@ -72,6 +72,19 @@ async def test_the_others_rest_and_go_on_in_their_order() -> None:
     assert seen[1] == [True] * 2 * MANY + [False] * MANY
 
 
+async def test_while_some_rest_who_is_read_waits_behind_them() -> None:
+    pace, streams = ReadPace(), [Stream() for _ in range(2 * MANY)]
+    often = Stream()
+    for stream in (often, *streams):
+        pace.came(stream)
+    pace.came(often)
+
+    await asyncio.sleep(0)
+    assert read([often, streams[-1]]) == [False, False]
+    await asyncio.sleep(0)
+    assert read([often, streams[-1]]) == [True, True]
+
+
 async def test_who_cannot_go_on_is_left_alone() -> None:
     pace, streams = ReadPace(), [Stream() for _ in range(MANY + 4)]
     for stream in streams:
