@@ -19,7 +19,8 @@ import logging
 import socket
 import ssl
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from lodestar_router.errors import ConfigError
 from lodestar_router.tasks import spawn
@@ -32,6 +33,7 @@ _LET_IN = 64  # in a turn: about as long
 _AGAIN_S = 0.1  # after the system had no file or memory left for a connection
 _URGENT = (b"GET /health", b"GET /ready", b"GET /metrics")
 _URGENT_BYTES = max(map(len, _URGENT))
+_Address = tuple[Any, ...]  # (host, port) or (host, port, flow, scope)
 
 
 class Listener:
@@ -64,18 +66,17 @@ class Listener:
         """
         self._loop = loop = asyncio.get_running_loop()
         try:
-            addresses = await loop.getaddrinfo(
+            found = await loop.getaddrinfo(
                 host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )
-            for family, *_, address in dict.fromkeys(addresses):
-                self._sockets.append(_listening(family, (address[0], port, *address[2:])))
-                port = self._sockets[0].getsockname()[1]
+            families = {each[4]: each[0] for each in found if _known(each[0])}
+            self._sockets += _listening_at(families, port)
         except OSError as error:
-            self.close()
             raise ConfigError(f"cannot listen on {host}:{port}: {error}") from error
         for sock in self._sockets:
             loop.add_reader(sock, self._accept, sock)
-        return port
+        bound_port: int = self._sockets[0].getsockname()[1]  # some family is known
+        return bound_port
 
     def close(self) -> None:
         """Accept nothing more."""
@@ -154,16 +155,31 @@ def _first_bytes(sock: socket.socket) -> bytes | None:
         return b""
 
 
-def _listening(family: int, address: tuple[str | int, ...]) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
+def _known(family: int) -> bool:
+    """Whether the system has it: some do without IPv6."""
     try:
-        sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:  # IPv4 has a socket of its own
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(address)
-        sock.listen(_BACKLOG)
+        socket.socket(family, socket.SOCK_STREAM).close()
     except OSError:
-        sock.close()
+        return False
+    return True
+
+
+def _listening_at(families: Mapping[_Address, int], port: int) -> list[socket.socket]:
+    """A socket for each address, all with one port; for "::" alone one that takes IPv4 too."""
+    sockets: list[socket.socket] = []
+    try:
+        for address, family in families.items():
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            sockets.append(sock)
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, len(families) > 1)
+            sock.bind((address[0], port, *address[2:]))
+            sock.listen(_BACKLOG)
+            port = sock.getsockname()[1]
+    except OSError:
+        for sock in sockets:
+            sock.close()
         raise
-    return sock
+    return sockets

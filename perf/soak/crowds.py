@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import Any
 
 from lodestar_router.tasks import spawn
-from perf.soak.flooded import watch_health
+from perf.soak.flooded import WITHIN_S, watch_health
 from perf.soak.load import stream
 from perf.soak.processes import RouterUnderTest, Times, others_cpu_s
 from perf.soak.readers import Readers
@@ -115,6 +115,8 @@ async def streams(
     direct = await asyncio.to_thread(_read_all, router, engine_ports, count, tokens)
     wrong = left_over(before, after, flat=False)
     wrong += [f"{way['wrong']} not whole" for way in (routed, direct) if way["wrong"]]
+    if max(asked.delays_s) >= WITHIN_S:
+        wrong.append(f"/health took {max(asked.delays_s):.2f} s")
     return {
         "streams": count,
         "tokens_per_s_each": 1 / TICK_S,

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from perf.soak.processes import RouterUnderTest
 from perf.soak.scenarios import Report, settled
 
-_WITHIN_S = 1.0
+WITHIN_S = 1.0
 _MOST_OPEN = 6000
 _EVERY_S = 0.05
 _LOOK_EVERY = 10  # questions
@@ -85,7 +85,7 @@ async def flooded(router: RouterUnderTest, *, seconds: float) -> Report:
         told, _ = flood.communicate()
     after = await settled(router)
     wrong = [f"{len(health.failures)} questions failed"] if health.failures else []
-    if max(health.delays_s) >= _WITHIN_S:
+    if max(health.delays_s) >= WITHIN_S:
         wrong.append(f"/health took {max(health.delays_s):.2f} s")
     if after.inflight:
         wrong.append(f"{after.inflight:g} in the gauges of what is under way")

@@ -2,7 +2,7 @@
 
     python -m tests.faults [--out FILE]
 
-Prints a markdown table; 1 if a request got stuck or more was lost than the
+Prints a page of markdown; 1 if a request got stuck or more was lost than the
 catalog allows. Cost: about 40 s, mostly waiting, half a core.
 """
 
@@ -20,6 +20,11 @@ from tests.faults.catalog import FAULTS
 from tests.faults.observe import Fault, Seen, observe
 
 _AT_ONCE = 6
+_HEAD = """\
+Two engines, the first one broken; 24 streams and 24 other requests, four at a time. `python -m tests.faults`,
+with a first-byte timeout of 3 s, an idle timeout of 1 s and circuits that open after 3 failures.
+
+"""  # noqa: E501
 
 
 async def _all() -> list[Seen]:
@@ -67,13 +72,13 @@ def excess(fault: Fault, seen: Seen) -> list[str]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run all faults and print the table."""
+    """Run all faults and print the page."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    parser.add_argument("--out", type=Path, help="file to keep the table in")
+    parser.add_argument("--out", type=Path, help="file to keep the page in")
     options = parser.parse_args(argv)
     logging.disable(logging.WARNING)
     rows = list(zip(FAULTS, uvloop.run(_all()), strict=True))
-    text = table(rows)
+    text = _HEAD + table(rows)
     sys.stdout.write(f"{text}\n")
     if options.out is not None:
         options.out.write_text(text + "\n")

@@ -143,10 +143,11 @@ async def test_an_address_that_is_taken_is_a_config_error() -> None:
             await Listener(lambda: Answers([]), room=lambda n: n).start("127.0.0.1", port)
 
 
-async def test_every_address_of_a_name_has_the_same_port() -> None:
+@pytest.mark.parametrize("host", ["", "::", "0.0.0.0", "localhost"])
+async def test_clients_that_have_only_ipv4_are_taken(host: str) -> None:
     heard: list[bytes] = []
     listener = Listener(lambda: Answers(heard), room=lambda wanted: wanted)
-    port = await listener.start("", 0)
+    port = await listener.start(host, 0)
 
     client = connect(port, b"by IPv4")
     await until(lambda: heard == [b"by IPv4"])
