@@ -151,8 +151,8 @@ class NoCandidateError(RouterError):
 
     def __init__(self, model: str, rejected: Mapping[str, str]) -> None:
         self.rejected = dict(rejected)
-        known = f"{len(self.rejected)} known, none ready" if rejected else "none known"
-        super().__init__(f"no engine can serve model '{model}' now ({known})")
+        known = len(self.rejected) or "none"
+        super().__init__(f"no engine can take this request for model '{model}' now ({known} known)")
 
 
 class RoleMissingError(NoCandidateError):

@@ -200,7 +200,7 @@ class Fleet:
             admitted = [s for s in ready if s.circuit.clear or s.circuit.admits(now_s)]
             return admitted or _least_bad(ready)
         serving = [state for state in self._states.values() if model in state.models]
-        if not serving and model not in self._seen_models and self._knows_all_models():
+        if not serving and not self.knows(model) and self._knows_all_models():
             raise ModelNotFoundError(
                 f"model '{model}' is not served here; GET /v1/models lists those that are"
             )
@@ -242,7 +242,7 @@ class Fleet:
 
     def _knows_all_models(self) -> bool:
         """False while an engine that never answered, or is not known yet, might serve anything."""
-        return self.complete and all(state.cards for state in self._states.values())
+        return self.complete and all(s.cards or s.spec.models for s in self._states.values())
 
     def snapshot(self, engine_id: EngineId, now_s: float) -> EngineSnapshot:
         """The engine as believed now."""

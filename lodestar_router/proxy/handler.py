@@ -146,11 +146,12 @@ class RouteHandler:
     def _pinned(self, request: Request) -> tuple[EngineId | None, Request]:
         """The engine that `?id=` asks for, and the request without it."""
         wanted, target = without_id(request.target)
-        if wanted is None:
+        request = structs.replace(request, target=target)
+        if not wanted:
             return None, request
         # One that nobody knows is none that could serve the model now.
         engine_id = engine_meant(self._fleet, wanted) or EngineId(wanted)
-        return engine_id, structs.replace(request, target=target)
+        return engine_id, request
 
     async def _send(self, asked: _Asked, client: ClientConnection) -> None:
         head = asked.head

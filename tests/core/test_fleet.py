@@ -115,6 +115,16 @@ def test_unknown_model_is_not_found_only_once_every_engine_has_answered() -> Non
         fleet.usable("other", 3.0)
 
 
+def test_an_engine_that_may_serve_named_models_only_leaves_no_doubt_about_others() -> None:
+    fleet = fleet_of(A)
+    fleet.add(EngineSpec(engine_id=B, url="http://b", models=("big",)))
+
+    with pytest.raises(ModelNotFoundError):
+        fleet.usable("other", 3.0)
+    with pytest.raises(NoCandidateError):
+        fleet.usable("big", 3.0)
+
+
 def test_model_of_a_down_engine_is_unavailable_not_unknown() -> None:
     fleet = fleet_of(A)
 
