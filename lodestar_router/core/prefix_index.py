@@ -156,6 +156,7 @@ class PrefixIndex:
         A later sequence of a batch also finds what an earlier one is to store.
         """
         cached: dict[EngineId, int] = {}
+        guessable: dict[int, _Guessable] = {}  # by block size
         asked: dict[EngineId, int] = {}  # engines with events -> bits of their ranks
         by_size: dict[int, int] = {}  # block size -> bits to match
         for engine_id in engine_ids:
@@ -164,7 +165,10 @@ class PrefixIndex:
                 continue
             size, bits, guess = engine.answering(prompt)
             if guess is not None:
-                cached[engine_id] = _guessed_tokens(guess, prompt, size)
+                blocks = guessable.get(size)
+                if blocks is None:
+                    blocks = guessable[size] = _guessable(prompt, size)
+                cached[engine_id] = _guessed_blocks(guess, *blocks) * size
             elif bits:
                 asked[engine_id] = bits
                 by_size[size] = by_size.get(size, 0) | bits
@@ -224,15 +228,23 @@ def _most(tokens: Mapping[int, int], bits: int) -> int:
     return max((count for bit, count in tokens.items() if bit & bits), default=0)
 
 
-def _guessed_tokens(guess: ApproximateView, prompt: Prompt, size: int) -> int:
-    """Leading tokens believed held, summed over the prompt's sequences."""
+_Guessable = tuple[list[list[int]], list[int]]  # keys, and how many of them can be cached
+
+
+def _guessable(prompt: Prompt, size: int) -> _Guessable:
+    """What is asked of every engine whose cache is guessed."""
     sequences = prompt.keys(size) if prompt.tokens_known else prompt.text_keys()
+    return sequences, prompt.reusable_blocks(size)
+
+
+def _guessed_blocks(guess: ApproximateView, sequences: list[list[int]], reusable: list[int]) -> int:
+    """Leading blocks believed held, summed over the prompt's sequences."""
     if len(sequences) == 1:
-        return min(guess.depth(sequences[0]), prompt.reusable_blocks(size)[0]) * size
+        return min(guess.depth(sequences[0]), reusable[0])
     blocks, own = 0, set[int]()
-    for keys, limit in zip(sequences, prompt.reusable_blocks(size), strict=True):
+    for keys, limit in zip(sequences, reusable, strict=True):
         # Keys are chained: those of earlier sequences lead, if they are there at all.
         in_batch = next((i for i, key in enumerate(keys) if key not in own), len(keys))
         blocks += min(max(guess.depth(keys), in_batch), limit)
         own.update(keys)
-    return blocks * size
+    return blocks

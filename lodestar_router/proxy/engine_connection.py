@@ -12,7 +12,7 @@ brings, because a slow client stops the reading.
 
 import asyncio
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import cast
 
 import httptools
@@ -63,7 +63,7 @@ class EngineConnection(asyncio.Protocol):
 
     def start(
         self,
-        request: bytes,
+        request: Sequence[bytes],
         client: Sink,
         observer: ExchangeObserver,
         patience: Patience,
@@ -103,9 +103,9 @@ class EngineConnection(asyncio.Protocol):
 
     def flush(self) -> None:
         """Send the request, unless nobody wants its answer any more."""
-        request, self._request = self._request, b""
+        request, self._request = self._request, ()
         if request and not self.transport.is_closing():
-            self.transport.write(request)
+            self.transport.writelines(request)
 
     # asyncio's side
 
@@ -295,6 +295,6 @@ class EngineConnection(asyncio.Protocol):
         assert self._client is not None
         self._client.relay_from(None)
         self._client = None
-        self._request = b""
+        self._request = ()
         self.used = True
         self.resume_reading()

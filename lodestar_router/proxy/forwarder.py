@@ -6,7 +6,7 @@ then counts as begun, unless `resend` says that computing a request twice is no
 harm: then the same engine gets it once more, on a new connection.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from lodestar_router.core.types import EngineId, RoutedRequest
 from lodestar_router.errors import (
@@ -104,7 +104,7 @@ class Forwarder:
         self,
         pool: EnginePool,
         connection: EngineConnection,
-        wire: bytes,
+        wire: Sequence[bytes],
         routed: RoutedRequest,
         request: Request,
         client: Sink,

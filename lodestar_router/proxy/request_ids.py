@@ -24,4 +24,4 @@ class RequestIds:
 
     def new(self) -> str:
         """One that no request had."""
-        return f"{self._random.getrandbits(128):032x}"
+        return self._random.randbytes(16).hex()
