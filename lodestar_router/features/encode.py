@@ -33,7 +33,6 @@ _PREFIX_FLAGS: dict[PrefixViewKind, tuple[float, float, float]] = {
 # Beyond any real count; keeps ln(1 + x) finite whatever an engine reports.
 _LARGEST = 1e12
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
-_ZERO = np.array(0.0, np.float32)  # without dimensions, which ufuncs take fastest
 
 
 def encode(
@@ -45,8 +44,7 @@ def encode(
         columns += _columns(request, candidate, math.log(base))
     # numpy takes as long again to find out what is in a list.
     matrix: FloatMatrix = np.frombuffer(array("f", columns), np.float32).reshape(-1, NUM_FEATURES)
-    logged = matrix[:, :NUM_LOG1P]
-    np.fmax(logged, _ZERO, out=logged)
+    logged = matrix[:, :NUM_LOG1P]  # none is negative: see _columns
     np.log1p(logged, out=logged)
     return matrix
 
@@ -78,7 +76,7 @@ def _columns(request: RoutedRequest, candidate: Candidate, log_base: float) -> t
         cached,
         engine.inflight_prefill_tokens,
         engine.inflight_prefill_requests,
-        engine.inflight_requests - engine.inflight_prefill_requests,
+        max(engine.inflight_requests - engine.inflight_prefill_requests, 0),
         engine.inflight_decode_tokens,
         running,
         waiting,

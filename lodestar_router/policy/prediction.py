@@ -51,22 +51,22 @@ def predict(
     """
     rates = rates_of(model)
     bases_s: list[float] = []
-    corrections: list[float] = []
+    ttft_s: list[float] = []
     s_per_token: list[float] = []
     work_s: list[float] = []
     for candidate in candidates:
         engine = candidate.engine
         rate = rates.of(engine.gpu)
         uncached_tokens = own_uncached_tokens(request, candidate)
-        correction = clipped(engine.log_residual)
-        corrected_s_per_token = rate.s_per_token * math.exp(correction)
-        bases_s.append(rate.base_s(uncached_tokens + engine.inflight_prefill_tokens))
-        corrections.append(correction)
+        correction = math.exp(clipped(engine.log_residual))
+        corrected_s_per_token = rate.s_per_token * correction
+        base_s = rate.base_s(uncached_tokens + engine.inflight_prefill_tokens)
+        bases_s.append(base_s)
+        # For a few candidates numbers are faster than arrays.
+        ttft_s.append(base_s * correction)
         s_per_token.append(corrected_s_per_token)
         work_s.append(uncached_tokens * corrected_s_per_token)
     features = encode(request, candidates, bases_s)
-    # For a few candidates numbers are faster than arrays.
-    ttft_s = [base * math.exp(c) for base, c in zip(bases_s, corrections, strict=True)]
     residuals: FloatVector | None = None
     trusted = False
     distrusted_s: list[float] | None = None
