@@ -112,9 +112,7 @@ class ClientConnection(asyncio.Protocol):
         try:
             self.reader.feed(data)
         except httptools.HttpParserUpgrade:
-            # An offer to upgrade (Java's client makes one with every request) is
-            # declined by answering in HTTP/1.1; what follows cannot be parsed.
-            self.drain()
+            self.drain()  # a CONNECT, to be refused: what follows cannot be parsed
         except RequestError as error:
             self._refuse(error)
         if self._waiting_bytes > self._limits.pipelined_bytes:

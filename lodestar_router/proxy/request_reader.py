@@ -8,7 +8,10 @@ Out      `deliver` with each request and its size, in order; `invite` when a cli
          be asked for its body (100-continue).
 Cost     a request is held until its last byte, within `Limits`.
 Errors   RequestError, after which no byte of the connection can be trusted;
-         httptools.HttpParserUpgrade after a whole request that offers another protocol.
+         httptools.HttpParserUpgrade after a CONNECT.
+
+An offer of another protocol (Java's client and `curl --http2` make one with every request) is
+declined by reading the request as if it had not been made: llhttp's binding skips its body.
 """
 
 from collections.abc import Callable
@@ -71,6 +74,7 @@ class RequestReader:
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._refusal: RequestError | None = None
+        self._offers = False  # another protocol
 
     @property
     def begun(self) -> bool:
@@ -82,15 +86,30 @@ class RequestReader:
         waits = self.begun and not self._head_complete
         return waits and now_s - self._begun_at_s > self._limits.head_s
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | memoryview) -> None:
         """Take what was read."""
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            raise
-        except httptools.HttpParserError as error:
-            raise self._refusal or RequestError(f"malformed HTTP request: {error}") from error
+        while True:
+            try:
+                if self._offers:
+                    self._decline()
+                self._parser.feed_data(data)
+                break
+            except httptools.HttpParserUpgrade as offer:
+                if not self._offers:
+                    raise
+                data = memoryview(data)[offer.args[0] :]
+            except httptools.HttpParserError as error:
+                raise self._refusal or RequestError(f"malformed HTTP request: {error}") from error
         self._bound_unfinished(len(data))
+
+    def _decline(self) -> None:
+        """Begin the request anew without its offer; what follows its head comes next."""
+        version, method = self._parser.get_http_version().encode(), self._parser.get_method()
+        fields = (b"%s: %s\r\n" % field for field in self._headers if field[0] != b"upgrade")
+        head = b"%s %s HTTP/%s\r\n%s\r\n" % (method, self._target, version, b"".join(fields))
+        self._parser = httptools.HttpRequestParser(self)
+        self._reset()
+        self._parser.feed_data(head)
 
     def _bound_unfinished(self, read_bytes: int) -> None:
         """llhttp's binding keeps a header until its end, of which nobody hears before."""
@@ -130,12 +149,15 @@ class RequestReader:
     def on_headers_complete(self) -> None:
         """The head is whole: refuse what is known to be too large, invite the rest."""
         self._head_complete = True
+        fields = self._fields = first_of(self._headers)
+        if b"upgrade" in fields and self._parser.should_upgrade():
+            self._offers = True
+            return
         version = self._parser.get_http_version()
         if version != "1.1":
             if version != "1.0":
                 self._raise(RequestError("malformed HTTP request: neither HTTP/1.1 nor HTTP/1.0"))
             self._http_1_0 = True
-        fields = self._fields = first_of(self._headers)
         # llhttp takes no second length.
         if int(fields.get(b"content-length", 0)) > self._limits.body_bytes:
             self._raise_too_large()
@@ -164,7 +186,9 @@ class RequestReader:
         raise refusal
 
     def on_message_complete(self) -> None:
-        """A whole request is here."""
+        """A whole request is here, or the head of one with an offer."""
+        if self._offers:
+            return
         parser, http_1_0 = self._parser, self._http_1_0
         request = Request(
             method=parser.get_method(),
