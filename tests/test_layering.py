@@ -22,7 +22,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), PURE_STDLIB),
     "tasks": (set(), {*PURE_STDLIB, "asyncio", "logging"}),
     "core": ({"core", "errors"}, {*PURE_STDLIB, "msgspec", "numpy", "xxhash"}),
-    "features": ({"core", "features"}, {*PURE_STDLIB, "numpy"}),
+    "features": ({"core", "features"}, {*PURE_STDLIB, "msgspec", "numpy"}),
     "policy": ({"core", "features", "policy", "errors"}, {*PURE_STDLIB, "msgspec", "numpy"}),
     "learning": (
         {"core", "features", "learning", "errors"},

@@ -32,7 +32,7 @@ import xxhash
 from lodestar_router.core.kv_events import ExtraKeys
 
 TokenArray = npt.NDArray[np.uint32]
-_Words = npt.NDArray[np.uint64]
+Words = npt.NDArray[np.uint64]
 
 MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio: consecutive multiples spread evenly
@@ -55,9 +55,9 @@ _SHIFT_1, _SHIFT_2, _SHIFT_3, _FACTOR_1, _FACTOR_2 = (
 )
 
 
-def _mix_all(words: _Words) -> None:
+def _mix_all(words: Words) -> None:
     """`_mix` of every element, in place; uint64 arithmetic wraps by itself."""
-    shifted: _Words = words >> _SHIFT_1
+    shifted: Words = words >> _SHIFT_1
     words ^= shifted
     words *= _FACTOR_1
     np.right_shift(words, _SHIFT_2, out=shifted)
@@ -72,7 +72,7 @@ def _multipliers(count: int) -> tuple[int, ...]:
     return tuple(_mix((k + 1) * _GOLDEN & MASK) | 1 for k in range(count))
 
 
-def _powers(base: int) -> _Words:
+def _powers(base: int) -> Words:
     """uint64[_CHUNK_BLOCKS]: base**1, base**2, ..."""
     return np.cumprod(np.full(_CHUNK_BLOCKS, base, dtype=np.uint64), dtype=np.uint64)
 
@@ -114,6 +114,14 @@ def chain_keys(
     `extras` are the extra words of the first blocks; further blocks have the
     last one's, or 0 when it is empty.
     """
+    keys: list[int] = chained_words(parent, tokens, block_size_tokens, extras).tolist()
+    return keys
+
+
+def chained_words(
+    parent: int, tokens: TokenArray, block_size_tokens: int, extras: Sequence[int] = ()
+) -> Words:
+    """The same as an array, uint64."""
     count = len(tokens) // block_size_tokens
     blocks = tokens[: count * block_size_tokens].reshape(count, block_size_tokens)
     multipliers = (
@@ -121,22 +129,20 @@ def chain_keys(
         if block_size_tokens <= _COMMON_BLOCK_TOKENS
         else np.array(_multipliers(block_size_tokens), dtype=np.uint64)
     )
-    words: _Words = blocks.astype(np.uint64) @ multipliers  # [blocks, tokens] -> [blocks]
+    words: Words = blocks.astype(np.uint64) @ multipliers  # [blocks, tokens] -> [blocks]
     if extras:
         words ^= np.uint64(extras[-1])
         for index, extra in enumerate(extras[:count]):
             words[index] ^= np.uint64(extra ^ extras[-1])
     _mix_all(words)
-    keys: list[int] = []
     for start in range(0, count, _CHUNK_BLOCKS):
         piece = words[start : start + _CHUNK_BLOCKS]
         piece *= _INVERSE_POWERS[: len(piece)]
-        piece[:1] += np.uint64(parent)
-        chained: _Words = np.add.accumulate(piece)
-        chained *= _RADIX_POWERS[: len(piece)]
-        keys += chained.tolist()
-        parent = keys[-1]
-    return keys
+        piece[0] = (piece.item(0) + parent) & MASK  # a tenth of what adding in the array takes
+        np.add.accumulate(piece, out=piece)
+        piece *= _RADIX_POWERS[: len(piece)]
+        parent = piece.item(-1)
+    return words
 
 
 def extend_key(parent: int, block: Sequence[int], extra: int = 0) -> int:

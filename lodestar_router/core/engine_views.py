@@ -96,10 +96,12 @@ class EngineViews:
         """The worst over its ranks."""
         if not self._prefix_caching:
             return PrefixViewKind.NONE
-        if self.ranks:
-            kinds = [view.kind for view in self.ranks.values()]
-            if kinds.count(PrefixViewKind.NONE) < len(kinds):  # as `has_events`
-                return kinds[0] if len(kinds) == 1 else max(kinds, key=_BEST_FIRST.index)
+        if len(self.ranks) == 1:
+            [view] = self.ranks.values()
+            if (kind := view.kind) is not PrefixViewKind.NONE:  # as `has_events`
+                return kind
+        elif self.has_events:
+            return max((view.kind for view in self.ranks.values()), key=_BEST_FIRST.index)
         if self.approximate and self.routed.trusted:
             return PrefixViewKind.APPROXIMATE
         return PrefixViewKind.NONE

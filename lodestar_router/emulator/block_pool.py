@@ -97,13 +97,17 @@ class BlockPool:
 
     def allocate(self, count: int) -> list[int]:
         """Take `count` blocks from the head of the queue."""
-        content, references, by_key, twins = (
-            self._content, self._references, self._by_key, self._twins,
-        )  # fmt: skip
-        taken = self._free.take(count)
-        gone = []
+        references, taken = self._references, self._free.take(count)
         for block in taken:
             references[block] = 1
+        self._forget(taken)
+        return taken
+
+    def _forget(self, blocks: SequenceOf[int]) -> None:
+        """Blocks lose what they keep, if anything."""
+        content, by_key, twins = self._content, self._by_key, self._twins
+        gone = []
+        for block in blocks:
             key = content[block]
             if key is not None:
                 content[block] = None
@@ -116,20 +120,24 @@ class BlockPool:
             self._events.append(
                 BlockRemoved(block_hashes=tuple(gone), medium=MEDIUM_GPU, group_idx=_GROUP)
             )
-        return taken
 
-    def release(self, blocks: list[int]) -> None:
-        """Stop holding a sequence's blocks; its last ones are the first to go."""
+    def release(self, blocks: list[int], stored: int) -> None:
+        """Stop holding a sequence's blocks; its last ones are the first to go.
+
+        The first `stored` of them keep content. Of the others it was the only holder.
+        """
         self.releases += 1
-        content, references = self._content, self._references
+        references = self._references
         kept: list[int] = []
-        bare: list[int] = []
-        for block in reversed(blocks):
+        for block in reversed(blocks[:stored]):
             references[block] = others = references[block] - 1
             if not others:
-                (bare if content[block] is None else kept).append(block)
+                kept.append(block)
+        bare = blocks[stored:]
+        for block in bare:
+            references[block] = 0
         self._free.append(kept)
-        self._free.put_in_front(bare)
+        self._free.put_in_front(bare[::-1])
 
     def store(self, sequence: Sequence, upto: int) -> None:
         """Let `sequence.blocks[stored_blocks:upto]`, which are full, be found by key."""

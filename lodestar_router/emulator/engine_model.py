@@ -19,7 +19,8 @@ of step time only.
 """
 
 from collections.abc import Sequence as SequenceOf
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from lodestar_router.core.kv_events import KvEvent
 from lodestar_router.emulator.batch import Batch, Chunk
@@ -32,8 +33,8 @@ from lodestar_router.emulator.step_time import StepTime
 from lodestar_router.errors import RequestError
 
 
-class StepResult(NamedTuple):
-    """One step. A NamedTuple, as one is made per step and costs a third of a frozen dataclass.
+class StepResult(Struct, frozen=True, eq=False):
+    """One step.
 
     Sequences in it are live: read their progress before the next step.
     """
@@ -172,7 +173,9 @@ class EngineModel:
         )
 
     def _duration(self, batch: Batch) -> float:
-        chunks = [(chunk.new_tokens, chunk.context_tokens) for chunk in batch.chunks]
+        chunks: SequenceOf[tuple[int, int]] = ()
+        if batch.chunks:
+            chunks = [(chunk.new_tokens, chunk.context_tokens) for chunk in batch.chunks]
         step_s = self.step_time.seconds(chunks, len(batch.decodes), batch.decode_kv_tokens)
         return step_s * self.slowdown
 

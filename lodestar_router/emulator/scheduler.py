@@ -130,7 +130,10 @@ class Scheduler:
             for sequence in needing:
                 sequence.blocks += pool.allocate(1)
             return
-        for sequence in sorted((*needing, *decodes.filling_block()), key=_by_order):
+        due = [*needing, *decodes.filling_block()]
+        if len(due) > 1:
+            due.sort(key=_by_order)
+        for sequence in due:
             if sequence in needing:
                 sequence.blocks += pool.allocate(1)
             else:
@@ -279,6 +282,6 @@ class Scheduler:
         sequence.offset_tokens = 0
 
     def _release(self, sequence: Sequence) -> None:
-        self._pool.release(sequence.blocks)
+        self._pool.release(sequence.blocks, sequence.stored_blocks)
         sequence.blocks = []
         sequence.stored_blocks = 0

@@ -16,21 +16,22 @@ No clock or randomness.
 from array import array
 from collections.abc import Callable
 from collections.abc import Sequence as SequenceOf
-from dataclasses import dataclass
 
 import numpy as np
 import xxhash
+from msgspec import Struct
 
 from lodestar_router.core.block_keys import TokenArray, chain_keys, seed_key
 from lodestar_router.emulator.decode_set import DecodeSet
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio: consecutive multiples spread
-_MIX = np.uint64(0xD6E8FEB86659FD93)  # odd multiplier of a xor-shift-multiply hash
+# Arrays without dimensions: numpy takes them in half the time of its scalars.
+_GOLDEN = np.array(0x9E3779B97F4A7C15, np.uint64)  # 2**64 / golden ratio: multiples spread
+_MIX = np.array(0xD6E8FEB86659FD93, np.uint64)  # odd multiplier of a xor-shift-multiply hash
+_SHIFT = np.array(32, np.uint64)
 _AHEAD_TOKENS = 256  # generated at a time: amortises array calls over a typical answer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class EmulatedRequest:
+class EmulatedRequest(Struct, frozen=True, kw_only=True, eq=False):
     """What a client asks of one engine; `max_tokens` is the length of the answer."""
 
     request_id: str
@@ -53,10 +54,13 @@ def answer_seed(request_id: str) -> int:
 
 def answer_tokens(seed: int, start: int, count: int, vocab_size: int) -> TokenArray:
     """uint32[count]: tokens `start`... of the answer that a seed gives."""
-    words = np.arange(start + 1, start + count + 1, dtype=np.uint64) * _GOLDEN
+    words = np.arange(start + 1, start + count + 1, dtype=np.uint64)
+    words *= _GOLDEN
     words ^= np.uint64(seed)
-    words = (words ^ (words >> np.uint64(32))) * _MIX
-    words = (words ^ (words >> np.uint64(32))) % np.uint64(vocab_size)
+    words ^= words >> _SHIFT
+    words *= _MIX
+    words ^= words >> _SHIFT
+    words %= np.uint64(vocab_size)
     return words.astype(np.uint32)
 
 

@@ -24,6 +24,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 from lodestar_router.core.types import Candidate, DecodeForecast, EngineId, RoutedRequest
 from lodestar_router.features.decode_fit import DecodeFit, DecodeRate
 from lodestar_router.features.output_length import OutputLengths
@@ -53,8 +55,7 @@ class _Engine:
         self.at_s = max(now_s, self.at_s)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Answer:
+class Answer(Struct, frozen=True, eq=False):
     """An answer under way: what stood when its first token came."""
 
     prompt_tokens: int

@@ -54,7 +54,8 @@ class _Mean:
         return decay * (self.errors - self.weight * prior) / (self.weight * decay + _SHRINK)
 
     def _decay(self, now_s: float) -> float:
-        return math.exp2(-max(0.0, now_s - self.at_s) / _HALF_LIFE_S)
+        passed_s = now_s - self.at_s
+        return math.exp2(-passed_s / _HALF_LIFE_S) if passed_s > 0.0 else 1.0
 
 
 class ResidualTracker:
@@ -111,7 +112,9 @@ class ResidualTracker:
 
 
 def _limited(value: float, bound: float) -> float:
-    return min(max(value, -bound), bound)
+    if value > bound:
+        return bound
+    return -bound if value < -bound else value
 
 
 def clipped(log_residual: float) -> float:

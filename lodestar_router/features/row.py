@@ -8,13 +8,12 @@ computed again. Beside it stands what is needed to restate the base under other
 rates, because rates are refitted and log_base has to follow.
 """
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from lodestar_router.core.types import Decision, Ending, EngineId, FloatVector, Outcome
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class TrainingRow:
+class TrainingRow(Struct, frozen=True, kw_only=True, eq=False):
     """One chosen candidate and its label."""
 
     features: FloatVector  # float32 [features], unscaled, exactly as scored

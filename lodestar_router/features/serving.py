@@ -25,6 +25,8 @@ from lodestar_router.features.scaling import Scaler
 from lodestar_router.features.schema import NUM_FEATURES, SCHEMA_VERSION
 
 MAX_RESIDUAL = 2.5  # ln: a factor of 12 either way
+# As arrays without dimensions, which ufuncs take fastest.
+_BOUND, _ZERO = np.array(MAX_RESIDUAL, np.float32), np.array(0.0, np.float32)
 
 POOLED = "pooled"  # the key of `spread` that stands for every kind not named
 DEFAULT_SPREAD = 0.5  # ln: a factor of 1.65; what nothing is known of is taken for that uncertain
@@ -83,8 +85,10 @@ class PublishedModel:
             hidden = hidden @ weight
             hidden += bias
             if number < last:
-                np.maximum(hidden, 0.0, out=hidden)
-        return np.multiply(np.tanh(hidden[:, 0]), MAX_RESIDUAL, dtype=np.float32)
+                np.maximum(hidden, _ZERO, out=hidden)
+        residual: FloatVector = np.tanh(hidden[:, 0])
+        residual *= _BOUND
+        return residual
 
 
 def _check_shape(name: str, array: FloatMatrix | FloatVector, shape: tuple[int, ...]) -> None:

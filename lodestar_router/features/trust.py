@@ -106,6 +106,8 @@ class TrustGate:
     def _judge(self, version: int) -> None:
         count = len(self._recent)
         mean = math.fsum(self._recent) / count
+        if (mean <= MARGIN) if self.trusted else (mean >= 0.0):
+            return  # whatever the deviation, which takes longer to compute
         square = math.fsum([d * d for d in self._recent]) / count
         deviation = math.sqrt(max(square - mean * mean, 0.0) / count)
         if self.trusted and mean > MARGIN + SURE * deviation:

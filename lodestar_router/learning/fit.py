@@ -7,6 +7,7 @@ Cost     0.1 ms a step of 256 rows.
 """
 
 from collections.abc import Callable
+from itertools import islice
 
 import numpy as np
 import torch
@@ -72,11 +73,11 @@ class ResidualFit:
         ceiling = np.where(censored, np.float32(0.0), np.float32(HUBER))
         inputs = torch.from_numpy(np.column_stack([x, np.ones(len(x), np.float32)]))
         labels = torch.from_numpy(np.stack([np.clip(y, -_MAX_TARGET, _MAX_TARGET), ceiling]))
-        for step in range(steps):
+        batches = zip(*(each.split(BATCH_ROWS) for each in (inputs, *labels)), strict=True)
+        for step, batch in enumerate(islice(batches, steps)):
             if not in_time():
                 return step
-            rows = slice(step * BATCH_ROWS, (step + 1) * BATCH_ROWS)
-            gradient = self._gradient.of(inputs[rows], *labels[:, rows].unbind(0))
+            gradient = self._gradient.of(*batch)
             norm = float(torch.dot(gradient, gradient)) ** 0.5
             if norm > _GRADIENT_NORM:
                 gradient.mul_(_GRADIENT_NORM / norm)

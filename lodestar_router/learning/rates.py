@@ -50,6 +50,7 @@ def _fit(
     """Gauss-Newton on (ln t0, ln s) with Huber weights; steps of a factor e at most."""
     centre = np.log([prior.t0_s, max(prior.s_per_token, 1e-8)])
     point = centre.copy()
+    belief = strength * np.eye(2)
     for _ in range(_ITERATIONS):
         t0_s, s_per_token = np.exp(point)
         predicted_s = t0_s + tokens * s_per_token
@@ -63,9 +64,9 @@ def _fit(
         slope_t0, slope = weighted @ error, weight @ error
         curvature = np.array([[both, first - both], [first - both, total - 2 * first + both]])
         gradient = np.array([slope_t0, slope - slope_t0]) + strength * (centre - point)
-        step = np.linalg.solve(curvature + strength * np.eye(2), gradient)
-        step = np.clip(step, -1.0, 1.0)
-        point = np.clip(point + step, _LOW, _HIGH)
+        step = np.linalg.solve(curvature + belief, gradient)
+        step = np.minimum(np.maximum(step, -1.0), 1.0)
+        point = np.minimum(np.maximum(point + step, _LOW), _HIGH)
         if np.abs(step).max() < _CONVERGED:
             break
     t0_s, s_per_token = np.exp(point)

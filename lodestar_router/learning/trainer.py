@@ -23,7 +23,7 @@ Censored rows are lower bounds: a prediction above one is right, fitted and judg
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from random import Random
 
@@ -72,7 +72,8 @@ class Trainer:
         self._budget_s = budget_s
         self._gated = gated
         self._replay = ReplayBuffer(Random(seed))
-        self._live: deque[tuple[float, float]] = deque(maxlen=_LIVE_ROWS)
+        self._live: deque[float] = deque(maxlen=_LIVE_ROWS)  # errors as served
+        self._live_base: deque[float] = deque(maxlen=_LIVE_ROWS)  # those of the base alone
         self._new_rows = 0
         self._ignored_rows = 0
         self._succession = Succession(model)
@@ -114,12 +115,8 @@ class Trainer:
             return
         log_ttft = math.log(row.ttft_s)
         if row.predicted_ttft_s > 0:
-            self._live.append(
-                (
-                    abs(log_ttft - math.log(row.predicted_ttft_s)),
-                    abs(log_ttft - float(row.features[LOG_BASE])),
-                )
-            )
+            self._live.append(abs(log_ttft - math.log(row.predicted_ttft_s)))
+            self._live_base.append(abs(log_ttft - float(row.features[LOG_BASE])))
 
     def dump(self) -> bytes:
         """All rows remembered, for `recall`."""
@@ -245,7 +242,6 @@ class Trainer:
         errors: Errors = (math.nan, math.nan, math.nan),
         steps: int = 0,
     ) -> TrainReport:
-        live = np.array(self._live).mean(axis=0) if self._live else (math.nan, math.nan)
         return TrainReport(
             outcome=outcome,
             version=0 if self._served is None else self._served.version,
@@ -254,13 +250,17 @@ class Trainer:
             error=errors[0],
             error_base=errors[1],
             error_served=errors[2],
-            live_error=float(live[0]),
-            live_error_base=float(live[1]),
+            live_error=_mean(self._live),
+            live_error_base=_mean(self._live_base),
             steps=steps,
             rollbacks=self._rollbacks,
             ignored_rows=self._ignored_rows,
             duration_s=self._clock() - started_s,
         )
+
+
+def _mean(values: Collection[float]) -> float:
+    return math.fsum(values) / len(values) if values else math.nan
 
 
 def _newest_and_some(slots: Slots) -> Slots:

@@ -51,10 +51,13 @@ class _Recent:
         self.work_s += work_s
 
     def fade(self, now_s: float) -> None:
-        keep = math.exp(-max(now_s - self.at_s, 0.0) / MEMORY_S)
+        passed_s = now_s - self.at_s
+        if passed_s <= 0.0:
+            return
+        keep = math.exp(-passed_s / MEMORY_S)
         self.requests *= keep
         self.work_s *= keep
-        self.at_s = max(now_s, self.at_s)
+        self.at_s = now_s
 
 
 class CongestionPrice:

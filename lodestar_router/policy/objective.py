@@ -74,8 +74,10 @@ def objective_costs(goal: Goal, prospects: Prospects) -> list[float]:
 
 def _convex_costs(prospects: Prospects, long_ttft_s: float, power: float) -> list[float]:
     scale, half_square = long_ttft_s ** (1 - power), 0.5 * power * power
+    # Engines of one kind have one spread, and there are few kinds.
+    factors = {s: math.exp(half_square * s * s) for s in {*prospects.spread}}
     return [
-        ttft**power * math.exp(half_square * spread * spread) * scale + price
+        ttft**power * factors[spread] * scale + price
         for ttft, price, spread in zip(
             prospects.ttft_s, prospects.prices_s, prospects.spread, strict=True
         )

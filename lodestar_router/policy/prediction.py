@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from lodestar_router.core.types import Candidate, FloatMatrix, FloatVector, RoutedRequest
 from lodestar_router.features.encode import encode
-from lodestar_router.features.rates import TtftRates, own_uncached_tokens
+from lodestar_router.features.rates import Rate, TtftRates, own_uncached_tokens
 from lodestar_router.features.residual_tracker import clipped
 from lodestar_router.features.serving import DEFAULT_SPREAD, PublishedModel
 
@@ -50,20 +50,27 @@ def predict(
         trust: false for a g that is told and not used, whatever its trainer says of it.
     """
     rates = rates_of(model)
+    kinds: dict[str, tuple[Rate, float]] = {}  # GPU kind -> rate, spread
+    # For a few candidates numbers are faster than arrays.
     bases_s: list[float] = []
     ttft_s: list[float] = []
+    spread: list[float] = []
     s_per_token: list[float] = []
     work_s: list[float] = []
     for candidate in candidates:
         engine = candidate.engine
-        rate = rates.of(engine.gpu)
+        kind = kinds.get(engine.gpu)
+        if kind is None:
+            of_kind = DEFAULT_SPREAD if model is None else model.spread_of(engine.gpu)
+            kind = kinds[engine.gpu] = rates.of(engine.gpu), of_kind
+        rate, spread_of_kind = kind
         uncached_tokens = own_uncached_tokens(request, candidate)
+        base_s = rate.base_s(uncached_tokens + engine.inflight_prefill_tokens)
         correction = math.exp(clipped(engine.log_residual))
         corrected_s_per_token = rate.s_per_token * correction
-        base_s = rate.base_s(uncached_tokens + engine.inflight_prefill_tokens)
         bases_s.append(base_s)
-        # For a few candidates numbers are faster than arrays.
         ttft_s.append(base_s * correction)
+        spread.append(spread_of_kind)
         s_per_token.append(corrected_s_per_token)
         work_s.append(uncached_tokens * corrected_s_per_token)
     features = encode(request, candidates, bases_s)
@@ -84,9 +91,7 @@ def predict(
         trusted=trusted,
         ttft_s=ttft_s,
         distrusted_s=distrusted_s,
-        spread=[
-            DEFAULT_SPREAD if model is None else model.spread_of(c.engine.gpu) for c in candidates
-        ],
+        spread=spread,
         s_per_token=s_per_token,
         work_s=work_s,
     )

@@ -8,41 +8,67 @@ time (prompts, engines, events, views) uses them; equality is all they need.
 
 In       token ids, and the short key of the block before or the seed of a chain.
 Out      short keys: a block has the same one wherever it is met.
-Cost     0.05 us per block more than core.block_keys.chain_keys. Memory 100 bytes per
-         block that a plan's prompts and answers have.
+Cost     that of core.block_keys.chained_words, 5 us, and 0.02 us per block. Memory 50 bytes
+         per block that a plan's prompts and answers have.
 """
 
-from array import array
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Sequence
 
-from lodestar_router.core.block_keys import TokenArray, chain_keys
+from lodestar_router.core.block_keys import TokenArray, Words, chained_words
 from lodestar_router.core.blocks import Prompt
 
 
 class ShortKeys:
-    """The numbers of one plan."""
+    """The numbers of one plan, in runs: stretches of a chain that were new together.
+
+    A block follows the same block wherever it is met, so it is met within the run of
+    that one, or begins a run of its own. Only where a run begins is it looked up.
+    """
 
     def __init__(self) -> None:
-        self._names: dict[int, int] = {}
-        self._keys = array("Q")  # number -> key
+        self._numbers: list[int] = []  # number -> itself, so that equal ones are one object
+        self._begin: dict[int, int] = {}  # key of a run's first block -> run
+        self._firsts: list[int] = []  # run -> number of its first block
+        self._keys: list[Words] = []  # run -> keys
 
     def chain(
         self, parent: int, tokens: TokenArray, block_size_tokens: int, extras: Sequence[int] = ()
     ) -> list[int]:
         """As core.block_keys.chain_keys, from and to short keys."""
-        names = self._names
-        if parent < len(names):  # else a seed, which is a number of 64 bits
-            parent = self._keys[parent]
-        keys = chain_keys(parent, tokens, block_size_tokens, extras)
-        # A block was met before only if all before it were: the new ones are the last.
-        met = bisect_left(keys, True, key=lambda key: key not in names)
-        new = range(len(names), len(names) + len(keys) - met)
-        if new:
-            late = keys[met:]
-            self._keys.extend(late)
-            names.update(zip(late, new, strict=True))
-        return [*map(names.__getitem__, keys[:met]), *new]
+        numbers, total = self._numbers, len(self._numbers)
+        run: int | None = None
+        begin = 0  # where in the run the next block is, if it is met there
+        if parent < total:  # else a seed, which is a number of 64 bits
+            run = bisect_right(self._firsts, parent) - 1
+            begin = parent - self._firsts[run] + 1
+            parent = self._keys[run].item(begin - 1)
+        keys = chained_words(parent, tokens, block_size_tokens, extras)
+        found: list[int] = []
+        while len(found) < len(keys):
+            if run is None:
+                run, begin = self._begin.get(keys.item(len(found))), 0
+            if run is None:
+                break
+            first = self._firsts[run] + begin
+            met = _equal_leading(self._keys[run][begin:], keys[len(found) :])
+            found += numbers[first : first + met]
+            run = None
+        if len(found) < len(keys):
+            new = keys[len(found) :].copy()
+            self._begin[new.item(0)] = len(self._firsts)
+            self._firsts.append(total)
+            self._keys.append(new)
+            numbers.extend(range(total, total + len(new)))
+            found += numbers[total:]
+        return found
+
+
+def _equal_leading(a: Words, b: Words) -> int:
+    """How many leading keys are the same in both."""
+    count = min(len(a), len(b))
+    equal = a[:count] == b[:count]
+    return count if equal.all() else int(equal.argmin())
 
 
 class ShortPrompt(Prompt):

@@ -36,7 +36,7 @@ def test_blocks_with_content_go_last_and_a_sequence_loses_its_end_first() -> Non
     blocks = pool(8)
     sequence = holding(blocks, "a", prompt=40)
 
-    blocks.release(sequence.blocks)
+    blocks.release(sequence.blocks, sequence.stored_blocks)
 
     # Block 3 is not full, so it keeps nothing; 4 to 7 were never used.
     assert blocks.allocate(7) == [3, 4, 5, 6, 7, 2, 1]
@@ -45,7 +45,7 @@ def test_blocks_with_content_go_last_and_a_sequence_loses_its_end_first() -> Non
 def test_content_is_found_until_its_block_is_handed_out() -> None:
     blocks = pool(4)
     sequence = holding(blocks, "a", prompt=48)
-    blocks.release(sequence.blocks)
+    blocks.release(sequence.blocks, sequence.stored_blocks)
     blocks.take_events()
 
     blocks.allocate(1)
@@ -60,7 +60,7 @@ def test_content_is_found_until_its_block_is_handed_out() -> None:
 def test_blocks_forgotten_together_are_one_event_and_published_as_one_each() -> None:
     blocks = pool(4)
     sequence = holding(blocks, "a", prompt=48)
-    blocks.release(sequence.blocks)
+    blocks.release(sequence.blocks, sequence.stored_blocks)
     stored = blocks.take_events()
 
     blocks.allocate(2)
@@ -81,9 +81,9 @@ def test_a_shared_block_is_free_when_the_last_holder_lets_go() -> None:
     found = blocks.lookup(sequence.keys, 1)
     blocks.share(found)
 
-    blocks.release(sequence.blocks)
+    blocks.release(sequence.blocks, sequence.stored_blocks)
     held = blocks.free_count
-    blocks.release(found)
+    blocks.release(found, len(found))
 
     assert (held, blocks.free_count) == (2, 3)
     assert blocks.idle(found) == 1
@@ -95,11 +95,11 @@ def test_equal_content_in_two_blocks_is_found_while_one_of_them_lasts() -> None:
     first, second = holding(blocks, "a", prompt), holding(blocks, "b", prompt)
     assert blocks.lookup(first.keys, 1) == first.blocks
 
-    blocks.release(first.blocks)
+    blocks.release(first.blocks, first.stored_blocks)
     blocks.allocate(2)
     assert blocks.lookup(first.keys, 1) == second.blocks
 
-    blocks.release(second.blocks)
+    blocks.release(second.blocks, second.stored_blocks)
     blocks.allocate(1)
     assert blocks.lookup(first.keys, 1) == []
 
@@ -122,7 +122,8 @@ def test_a_stored_event_names_its_parent_and_holds_its_tokens() -> None:
 
 def test_events_can_be_off() -> None:
     blocks = pool(4, events=False)
-    blocks.release(holding(blocks, "a", prompt=48).blocks)
+    sequence = holding(blocks, "a", prompt=48)
+    blocks.release(sequence.blocks, sequence.stored_blocks)
 
     blocks.allocate(3)
 

@@ -4,6 +4,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from lodestar_router.core.kv_events import AllBlocksCleared, BlockRemoved, BlockStored
 from lodestar_router.emulator.config import SchedulerKind
@@ -281,7 +282,7 @@ def trace(model: EngineModel, seed: int) -> list[tuple[Any, ...]]:
                 [str(event) for event in result.events],
                 result.decodes,
                 result.duration_s,
-                result[9:],
+                structs.astuple(result)[9:],
             )
         )
     return seen

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import aiohttp
 import pytest
+from msgspec import structs
 
 from lodestar_router.core.kv_events import BlockStored
 from lodestar_router.emulator.cli import parse
@@ -147,7 +148,7 @@ async def test_a_transfer_takes_what_its_bytes_take() -> None:
 
 def test_a_fetched_prompt_is_not_computed_and_is_cached() -> None:
     model = engine(num_blocks=20)
-    sequence = model.add(replace(request("a", 40, max_tokens=3), transferred=True))
+    sequence = model.add(structs.replace(request("a", 40, max_tokens=3), transferred=True))
 
     result = model.step(0.0)
 
@@ -162,7 +163,7 @@ def test_a_fetched_prompt_is_not_computed_and_is_cached() -> None:
 def test_a_fetched_prompt_whose_blocks_were_lost_is_computed() -> None:
     model = engine(num_blocks=8, prefix_caching=False)  # 7 blocks of 16 tokens for two requests
     for name in "ab":
-        model.add(replace(request(name, 40, max_tokens=30), transferred=True))
+        model.add(structs.replace(request(name, 40, max_tokens=30), transferred=True))
     chunks = []
     for result in steps(model):
         chunks += [(chunk.sequence.request_id, chunk.new_tokens) for chunk in result.chunks]

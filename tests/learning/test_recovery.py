@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from lodestar_router.features.row import TrainingRow
 from lodestar_router.features.serving import PublishedModel
@@ -44,7 +45,7 @@ class Served:
 
 def _told(row: TrainingRow, lie: float) -> TrainingRow:
     busy = row.features[7] / 3.5  # ln(1 + running): 0..1
-    return replace(row, ttft_s=row.ttft_s * float(np.exp(-lie * busy)))
+    return structs.replace(row, ttft_s=row.ttft_s * float(np.exp(-lie * busy)))
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
+from lodestar_router.core.types import replace
 from lodestar_router.learning.checkpoint import CheckpointError, seal
 from lodestar_router.learning.row_file import KIND, decode_row_file
 from lodestar_router.learning.trainer import Trainer

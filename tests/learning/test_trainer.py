@@ -1,10 +1,9 @@
 import itertools
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from lodestar_router.core.types import FloatVector
+from lodestar_router.core.types import FloatVector, replace
 from lodestar_router.features.row import TrainingRow
 from lodestar_router.features.schema import FEATURES, NUM_FEATURES
 from lodestar_router.features.serving import MAX_RESIDUAL, PublishedModel

@@ -38,6 +38,19 @@ def test_an_answer_has_the_names_that_a_later_prompt_gives_it() -> None:
     assert again == asked + answered
 
 
+def test_a_chain_goes_on_from_the_middle_of_another() -> None:
+    short = ShortKeys()
+    prompt, other = tokens(0, 6), tokens(1, 2)
+    asked = ShortPrompt([prompt], short).keys(SIZE)[0]
+    fork = np.concatenate((prompt[3 * SIZE : 4 * SIZE], other))
+
+    first, again = short.chain(asked[2], fork, SIZE), short.chain(asked[2], fork, SIZE)
+
+    whole = ShortPrompt([np.concatenate((prompt[: 4 * SIZE], other))], short).keys(SIZE)[0]
+    assert first == again == [asked[3], 6, 7]
+    assert whole == [*asked[:4], 6, 7]
+
+
 def test_block_sizes_have_blocks_of_their_own() -> None:
     short = ShortKeys()
     text = tokens(0, 4)
