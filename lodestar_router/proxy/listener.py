@@ -93,7 +93,8 @@ class Listener:
         waiting = self._waiting
         crowded = len(waiting) + len(came) > _LET_IN
         waiting += self._without_urgent(came) if crowded else came
-        for _ in range(len(waiting) - self._room(len(waiting))):
+        room = max(self._room(len(waiting)), 0)
+        while len(waiting) > room:
             waiting.popleft().close()
         if self._turn is None:
             self._let_in_newest()

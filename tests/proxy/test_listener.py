@@ -94,6 +94,21 @@ async def test_the_oldest_of_those_without_room_are_closed() -> None:
             sock.close()
 
 
+async def test_less_than_no_room_lets_nobody_in_until_there_is_some() -> None:
+    heard: list[bytes] = []
+    room = -3
+    async with listening(heard, room=lambda _: room) as port:
+        early = connect(port, b"early")
+        await until(lambda: cut_off(early))
+        room = 1
+        late = connect(port, b"late")
+
+        await until(lambda: heard == [b"late"])
+
+        early.close()
+        late.close()
+
+
 async def test_who_of_a_crowd_has_left_is_not_let_in() -> None:
     made: list[Answers] = []
 
