@@ -96,6 +96,8 @@ async def test_the_oldest_of_those_without_room_are_closed() -> None:
 
 async def test_less_than_no_room_lets_nobody_in_until_there_is_some() -> None:
     heard: list[bytes] = []
+    errors: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
     room = -3
     async with listening(heard, room=lambda _: room) as port:
         early = connect(port, b"early")
@@ -105,6 +107,7 @@ async def test_less_than_no_room_lets_nobody_in_until_there_is_some() -> None:
 
         await until(lambda: heard == [b"late"])
 
+        assert not errors
         early.close()
         late.close()
 
