@@ -11,9 +11,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent / "lodestar_router"
 
 PURE_STDLIB = {
-    "abc", "array", "bisect", "collections", "contextlib", "copy", "dataclasses", "enum",
-    "functools", "hashlib", "heapq", "itertools", "json", "math", "operator", "random", "re",
-    "statistics", "string", "struct", "types", "typing", "weakref",
+    "abc", "bisect", "collections", "contextlib", "copy", "dataclasses", "enum", "functools",
+    "hashlib", "heapq", "itertools", "json", "math", "operator", "random", "re", "statistics",
+    "string", "struct", "types", "typing", "weakref",
 }  # fmt: skip
 ANY_STDLIB = {"*stdlib"}
 

@@ -9,7 +9,6 @@ served and what is learned cannot differ.
 """
 
 import math
-from array import array
 from collections.abc import Sequence
 
 import numpy as np
@@ -42,8 +41,7 @@ def encode(
     columns: list[float] = []
     for candidate, base in zip(candidates, base_s, strict=True):
         columns += _columns(request, candidate, math.log(base))
-    # numpy takes as long again to find out what is in a list.
-    matrix: FloatMatrix = np.frombuffer(array("f", columns), np.float32).reshape(-1, NUM_FEATURES)
+    matrix: FloatMatrix = np.array(columns, dtype=np.float32).reshape(-1, NUM_FEATURES)
     logged = matrix[:, :NUM_LOG1P]  # none is negative: see _columns
     np.log1p(logged, out=logged)
     return matrix

@@ -15,7 +15,6 @@ from lodestar_router.core.prefix_index import PrefixIndex, Reservation
 from lodestar_router.core.sse import Usage, usage_in
 from lodestar_router.core.types import Decision, Ending, Outcome, RoutedRequest
 from lodestar_router.errors import EngineError, EngineRefusedError
-from lodestar_router.proxy.coarse_timers import CoarseCall, CoarseTimers
 from lodestar_router.proxy.exchange import Answer, BrokenAnswerError
 from lodestar_router.proxy.holding import Turn
 from lodestar_router.proxy.metrics import Metrics
@@ -58,7 +57,6 @@ class Attempt:
         metrics: Metrics,
         account: Account,
         clock: Callable[[], float],
-        timers: CoarseTimers,
         refusals: frozenset[int],
         may_move: Callable[[EngineRefusedError], bool],
         turn: Turn | None,
@@ -77,7 +75,6 @@ class Attempt:
         self._metrics = metrics
         self._account = account
         self._clock = clock
-        self._timers = timers
         self._engine_id = decision.engine_id
         self._may_move = may_move
         self._turn = turn
@@ -85,7 +82,7 @@ class Attempt:
         self._refusal: Verdict | None = None
         self._ttft_s: float | None = None
         self._ended = False
-        self._foreseen: CoarseCall | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def expect_first_token(self) -> None:
         """Without a stream nobody sees the first token: trust the prediction of it.
@@ -96,8 +93,8 @@ class Attempt:
         if not self._request.stream and predicted is not None:
             waited_s = self._clock() - self._request.now_s
             delay_s = max(float(predicted[self._decision.chosen]) - waited_s, 0.0)
-            at_s = asyncio.get_running_loop().time() + delay_s
-            self._foreseen = self._timers.call_at(at_s, self._prefill_over)
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(delay_s, self._prefill_over)
 
     def _prefill_over(self) -> None:
         self._ticket.first_token()
@@ -166,8 +163,8 @@ class Attempt:
         if self._ended:
             return
         self._ended = True
-        if self._foreseen is not None:
-            self._foreseen.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         self._ticket.end()
         if self._turn is not None:
             self._turn.over()

@@ -25,7 +25,6 @@ from lodestar_router.errors import (
 from lodestar_router.policy.base import Policy
 from lodestar_router.proxy.attempt import Feedback
 from lodestar_router.proxy.client_connection import ClientConnection
-from lodestar_router.proxy.coarse_timers import CoarseTimers
 from lodestar_router.proxy.deadlines import Patiences, Timeouts
 from lodestar_router.proxy.exchange import Answer, BrokenAnswerError
 from lodestar_router.proxy.forwarder import Forwarder
@@ -68,7 +67,6 @@ class Dispatcher:
         self.clock = clock
         self.route_log = route_log
         self._holding = holding
-        self._timers = CoarseTimers()
 
     @property
     def holds(self) -> int:
@@ -232,7 +230,6 @@ class Dispatcher:
             metrics=self.metrics,
             account=self.metrics.stack.sent(state.spec, routed.model, routed.now_s),
             clock=self.clock,
-            timers=self._timers,
             refusals=self._retries.statuses,
             may_move=lambda refusal: self._may_move(passage, refusal, engine_id),
             turn=turn,

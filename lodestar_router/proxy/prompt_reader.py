@@ -2,7 +2,7 @@
 
 In       path and body; which model the request is for, once aliases are resolved.
 Out      RequestHead, then Prompt: token ids, text in their place, or None.
-Cost     of a body seen before 1 us, see `seen_bodies`; of any other see `tokens`.
+Cost     of a body seen before see `seen_bodies`; of any other see `tokens`.
 Errors   RequestError for a body that cannot be routed.
 """
 
