@@ -155,7 +155,12 @@ class TrainerLink:
 
     async def _run_once(self) -> None:
         """One trainer, from its start until it ends or this task is cancelled."""
-        process = await asyncio.create_subprocess_exec(*self._command, stdin=PIPE, stdout=PIPE)
+        process = await asyncio.create_subprocess_exec(
+            *self._command,
+            stdin=PIPE,
+            stdout=PIPE,
+            start_new_session=True,  # a signal to the group is the router's, which ends it in time
+        )
         self._process = process
         self.counters.starts += 1
         assert process.stdin is not None

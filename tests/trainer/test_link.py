@@ -89,6 +89,7 @@ async def test_rows_go_out_and_models_come_in(start: Start) -> None:
     assert linked.link.last_report == {"rows": 1}
     assert linked.link.counters.models_received == 1
     assert repr(linked.link) == f"<TrainerLink pid {linked.link.pid}, model 7, 0 rows unsent>"
+    assert os.getpgid(linked.link.pid or 0) != os.getpgid(0), "the router's signals are not its"
 
 
 async def test_a_trainer_that_is_killed_is_started_again_where_it_was(start: Start) -> None:
