@@ -16,9 +16,9 @@
     slo, answer_slo             limit of TTFT; that of TPOT times `output`
 
 A power above 1 makes requests that wait little anyway give way, by the price, to those
-that wait long: they go where their prefix is. With the price as it is now, 1.5 stands
-before 2 and 1 in six cells of perf.routing near the knee; the cube gives some of the
-mean for P90 and P99.
+that wait long: they go where their prefix is. In six cells of perf.routing, mostly near the
+knee, one seed each and without the price of room, 2 and 1 had 1.03 and 1.02 times the mean
+TTFT of 1.5; the cube gives some of the mean for P90 and P99.
 A high quantile of ttft_i in its place changes nothing: engines are about equally
 predictable, so it ranks them as the mean does.
 
