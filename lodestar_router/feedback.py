@@ -55,10 +55,13 @@ class RouterFeedback:
         clock: Callable[[], float],
         decoding: Decoding | None = None,
         trust: TrustGate | None = None,
+        overdue: float = OVERDUE,
     ) -> None:
+        """`overdue` is in times of the prediction; infinity: no bounds are learned from waiting."""
         self._tracker = tracker
         self.trust = trust  # None: no model is served
         self.decoding = decoding  # None: nobody wants to know how fast engines decode
+        self._patience = overdue
         self._offer = offer
         self._clock = clock
         self._entries: deque[tuple[RoutedRequest, Decision, list[Outcome]]] = deque(
@@ -76,7 +79,7 @@ class RouterFeedback:
         self._entries.append((request, decision, opened.outcomes))
         self._open[id(decision)] = opened
         if request.stream and decision.predicted_ttft_s is not None:
-            patience_s = OVERDUE * float(decision.predicted_ttft_s[decision.chosen])
+            patience_s = self._patience * float(decision.predicted_ttft_s[decision.chosen])
             heapq.heappush(self._overdue, (request.now_s + patience_s, opened.number, decision))
         if self._overdue and self._overdue[0][0] <= request.now_s:
             self._learn_of_overdue(self._clock())

@@ -149,9 +149,8 @@ def _make_trainer(
     """Have `policy` go on from what was saved; the link to a trainer, if there is to be one."""
     memory = RouterMemory(tracker, policy)
     model = None
-    if (saved := config.state_dir) is not None:
-        model = _or_anew(saved / FILE_NAME, lambda: load(saved))
-        _or_anew(saved / ROUTER_FILE, lambda: memory.load(saved / ROUTER_FILE))
+    if config.state_dir is not None:
+        model = recall(config.state_dir, memory)
     policy.swap(model)
     if not config.trainer:
         return None
@@ -161,6 +160,13 @@ def _make_trainer(
         model=model,
         memory=None if config.state_dir is None else memory.dump,
     )
+
+
+def recall(saved: Path, memory: RouterMemory) -> PublishedModel | None:
+    """The model in a state directory, if there is one; `memory` is filled from it."""
+    model = _or_anew(saved / FILE_NAME, lambda: load(saved))
+    _or_anew(saved / ROUTER_FILE, lambda: memory.load(saved / ROUTER_FILE))
+    return model
 
 
 def _or_anew(path: Path, get: Callable[[], T]) -> T | None:

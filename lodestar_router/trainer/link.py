@@ -42,7 +42,7 @@ _logger = logging.getLogger(__name__)
 _ROWS_PER_FRAME = 256
 _READ_BYTES = 1 << 16
 _CAPACITY_ROWS = 4096  # 1 MB; the trainer's window, so a restarted one has it back
-_MEMORY_INTERVAL_S = 5.0  # fast corrections halve in 45 s
+MEMORY_INTERVAL_S = 5.0  # fast corrections halve in 45 s
 _LIVED_S = 60.0  # a trainer that ran so long did not fail at start: backoff begins anew
 
 
@@ -194,7 +194,7 @@ class TrainerLink:
 
     def _remember(self, pipe: asyncio.StreamWriter) -> None:
         """Give the trainer what it is to keep for the router."""
-        self._memory_due_s = self._clock() + _MEMORY_INTERVAL_S
+        self._memory_due_s = self._clock() + MEMORY_INTERVAL_S
         if self._memory is not None and not pipe.is_closing():
             pipe.write(frame(Kind.ROUTER, self._memory()))
 

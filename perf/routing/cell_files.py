@@ -14,18 +14,19 @@ Errors   ConfigError, one line that names file, cell and field.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
 from lodestar_router.emulator.build import DEFAULT_MODEL
 from lodestar_router.emulator.config import SchedulerKind
 from lodestar_router.errors import ConfigError
-from perf.routing.cells import Cell, Delays, EngineGroup, Event, Slow
+from perf.routing.cells import Cell, Delays, EngineGroup, Event, Restart, RouterRestart, Slow
 from perf.routing.fields import Fields
 from perf.routing.profile_changes import CHANGES
 from perf.routing.workloads.parsing import parse_workload
 
+_CHANGES: Final = ("scale_to", "slow", "workload", "requests_per_s", "load", "restart")
 _SCHEDULERS = {
     **{str(kind): kind for kind in SchedulerKind},
     "v1": SchedulerKind.CHUNKED,
@@ -146,22 +147,35 @@ def _event(
 ) -> Event:
     fields = Fields(value, where)
     at_s = fields.number("at_s", low=0.0)
-    if not fields.has("scale_to", "slow", "workload", "requests_per_s", "load"):
-        raise ConfigError(f"{where}: one of scale_to, slow, workload, requests_per_s is missing")
+    if not fields.has(*_CHANGES):
+        raise ConfigError(f"{where}: one of {', '.join(_CHANGES)} is missing")
     workload = fields.raw("workload", default=None)
     slow = fields.raw("slow", default=None)
-    event = Event(
-        at_s=at_s,
-        scale_to=_optional_count(fields, "scale_to"),
-        slow=None if slow is None else _slow(slow, f"{where}: slow", groups),
-        workload=None
+    restart = _restart(fields)
+    changes: dict[str, Any] = {
+        "at_s": at_s,
+        "scale_to": _optional_count(fields, "scale_to"),
+        "slow": None if slow is None else _slow(slow, f"{where}: slow", groups),
+        "workload": None
         if workload is None
         else parse_workload(workload, f"{where}: workload", directories),
-        requests_per_s=_optional(fields, "requests_per_s"),
-        load=_optional(fields, "load"),
-    )
+        "requests_per_s": _optional(fields, "requests_per_s"),
+        "load": _optional(fields, "load"),
+    }
     fields.close()
-    return event
+    return Event(**changes) if restart is None else RouterRestart(restart=restart, **changes)
+
+
+def _restart(fields: Fields) -> Restart | None:
+    """`true` is a restart as it should be: with what the router before saved when it ended."""
+    value = fields.raw("restart", default=None)
+    if value is None:
+        return None
+    if value is True:
+        return Restart.SAVED
+    if value not in list(Restart):
+        raise fields.wrong("restart", value, f"true or one of {', '.join(Restart)}")
+    return Restart(value)
 
 
 def _slow(value: object, where: str, groups: list[EngineGroup]) -> Slow:

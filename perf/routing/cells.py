@@ -7,6 +7,7 @@ Everything is a frozen value, so that a cell's repr tells it apart from any othe
 """
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from hashlib import sha256
 
 from lodestar_router.emulator.build import DEFAULT_MODEL, EngineSettings
@@ -94,6 +95,26 @@ class Event:
     workload: Workload | None = None
     requests_per_s: float | None = None
     load: float | None = None  # the same as a fraction of the knee
+
+
+class Restart(StrEnum):
+    """What a router finds in its state directory that takes the place of another."""
+
+    SAVED = "saved"  # the state directory of one that was asked to end
+    CRASH = "crash"  # that of one that was killed: what it saves now and then
+    EMPTY = "empty"  # nothing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterRestart(Event):
+    """Another router takes over, with policy, fleet, index, hold and trainer of its own.
+
+    What engines have goes on, and nobody tells the new router: it sees their load reports
+    and replayed KV events, and has counted nothing as sent. Requests that were held are
+    asked again; their TTFT counts from the first time.
+    """
+
+    restart: Restart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,8 @@ from perf.routing.flight import Flight
 # The plugin's defaults (patches/vllm-scheduler-stats).
 _PLUGIN_INTERVAL_S = 0.010
 _PLUGIN_HEARTBEAT_S = 0.250
+# Until a new router has read what engines replay: a third of a million blocks at 3 us each.
+REPLAY_S = 1.0
 _PHASE = 0.618  # of the poll period from one engine to the next: polls are spread evenly
 
 _State = tuple[int, int, float]  # running, waiting, KV usage
@@ -38,6 +40,8 @@ class KvListener(Protocol):
     def kv_events(self, engine_id: EngineId, events: Sequence[KvEvent]) -> None: ...
 
     def kv_gap(self, engine_id: EngineId) -> None: ...
+
+    def kv_whole(self, engine_id: EngineId) -> None: ...
 
 
 class SimulatedEngine:
@@ -106,6 +110,10 @@ class LoadReporter:
         """The router has given the engine up."""
         self._stopped = True
 
+    def forget(self) -> None:
+        """Reports on their way go to a router that is gone."""
+        self._on_their_way.clear()
+
     def stepped(self, step: StepResult) -> None:
         """A step has ended."""
         self._state = (step.num_running_reqs, step.num_waiting_reqs, step.kv_cache_usage_ratio)
@@ -162,8 +170,17 @@ class KvReporter:
     """Sends one engine's KV events to the router, in order."""
 
     def __init__(
-        self, engine: SimulatedEngine, agenda: Agenda, router: KvListener, delays: Delays
+        self,
+        engine: SimulatedEngine,
+        agenda: Agenda,
+        router: KvListener,
+        delays: Delays,
+        *,
+        keep: bool,
     ) -> None:
+        """Args:
+        keep: what was sent, for `replay`.
+        """
         self._engine_id = engine.engine_id
         self._agenda = agenda
         self._router = router
@@ -171,6 +188,8 @@ class KvReporter:
         self._loss = delays.kv_event_loss
         self._rng = Random(engine.number)
         self._on_their_way: deque[tuple[float, Sequence[KvEvent]]] = deque()
+        self._sent: deque[tuple[float, Sequence[KvEvent]]] | None = deque() if keep else None
+        self._replaying = False
         self.lost = 0  # batches
         self._gap_told = False
 
@@ -179,12 +198,25 @@ class KvReporter:
         if step.events and self._loss and self._rng.random() < self._loss:
             self.lost += 1
         elif step.events:
-            self._on_their_way.append((self._agenda.now_s + self._delay_s, step.events))
+            batch = self._agenda.now_s + self._delay_s, step.events
+            self._on_their_way.append(batch)
+            if self._sent is not None:
+                self._sent.append(batch)
+
+    def replay(self, router: KvListener) -> None:
+        """Send all of it again, to another router."""
+        assert self._sent is not None
+        self._router, self._replaying, self._gap_told = router, True, False
+        ready_s = self._agenda.now_s + REPLAY_S
+        self._on_their_way = deque((max(due_s, ready_s), events) for due_s, events in self._sent)
 
     def deliver(self) -> None:
         """Hand over the batches that have arrived."""
         on_their_way, now_s = self._on_their_way, self._agenda.now_s
         while on_their_way and on_their_way[0][0] <= now_s:
+            if self._replaying:
+                self._replaying = False
+                self._router.kv_whole(self._engine_id)
             if self.lost and not self._gap_told:
                 self._gap_told = True
                 self._router.kv_gap(self._engine_id)

@@ -13,13 +13,13 @@ finish what they have. Scaling up always starts new ones, with empty caches.
 from collections.abc import Callable
 
 from lodestar_router.core.block_keys import chain_keys
-from lodestar_router.core.types import Ending, EngineId
+from lodestar_router.core.types import Ending, EngineId, EngineLoad
 from lodestar_router.emulator.config import EngineModelConfig
 from lodestar_router.emulator.engine_model import StepResult
 from lodestar_router.emulator.sequence import EmulatedRequest
 from lodestar_router.errors import RequestError
 from perf.routing.agenda import Agenda
-from perf.routing.cells import Cell, Slow
+from perf.routing.cells import Cell, RouterRestart, Slow
 from perf.routing.engine import KvReporter, LoadReporter, SimulatedEngine
 from perf.routing.flight import Flight
 from perf.routing.router import RouterCore
@@ -45,6 +45,7 @@ class SimulatedFleet:
         self._router = router
         self._on_end = on_end
         self._kv_events = kv_events
+        self._keeps = any(isinstance(event, RouterRestart) for event in cell.events)
         self.engines: list[SimulatedEngine] = []
         self._by_id: dict[EngineId, SimulatedEngine] = {}
         self._reporters: list[LoadReporter] = []
@@ -72,13 +73,29 @@ class SimulatedFleet:
         )
         self.engines.append(engine)
         self._by_id[engine.engine_id] = engine
-        self._router.add_engine(
-            engine.engine_id, group.gpu, engine.model.config, kv_events=engine.sends_kv_events
+        self._introduce(engine, kv_events=engine.sends_kv_events)
+        self._reporters.append(LoadReporter(engine, self._agenda, self._load, self._delays))
+        self._kv_reporters.append(
+            KvReporter(engine, self._agenda, self._router, self._delays, keep=self._keeps)
         )
-        reporter = LoadReporter(engine, self._agenda, self._router.load, self._delays)
-        self._reporters.append(reporter)
-        self._kv_reporters.append(KvReporter(engine, self._agenda, self._router, self._delays))
         return engine
+
+    def _introduce(self, engine: SimulatedEngine, *, kv_events: bool) -> None:
+        config = engine.model.config
+        self._router.add_engine(engine.engine_id, engine.group.gpu, config, kv_events=kv_events)
+
+    def _load(self, engine_id: EngineId, load: EngineLoad) -> None:
+        self._router.load(engine_id, load)
+
+    def follow(self, router: RouterCore) -> None:
+        """Another router is there; it has to be told everything."""
+        self._router = router
+        for engine in self._active:
+            self._introduce(engine, kv_events=False)
+        for reporter in self._reporters:
+            reporter.forget()
+        for kv_reporter in self._kv_reporters:
+            kv_reporter.replay(router)
 
     def deliver_reports(self) -> None:
         """Hand the router what it has been sent by now, before it looks."""

@@ -57,7 +57,11 @@ class Flight:
         gaps = self.ask.output_tokens - 1
         return (self.ended_at_s - self.first_token_at_s) / gaps if gaps > 0 else None
 
+    def disown(self) -> None:
+        """The router that decided is gone; what its engine has of the request goes on."""
+        self.routed = self.decision = self.ticket = self.reservation = None
+
     def close(self) -> None:
         """Let go of all but the numbers: a run has tens of thousands of flights."""
-        self.prompt = self.routed = self.decision = self.ticket = None
-        self.reservation = self.sequence = None
+        self.disown()
+        self.prompt = self.sequence = None

@@ -47,6 +47,12 @@ class VirtualHold:
         self._waiting[held.number] = flight
         self._look_later(engine_id)
 
+    def abandon(self) -> list[Flight]:
+        """The router is gone: those who waited at it, in order of arrival."""
+        waiting, self._waiting = list(self._waiting.values()), {}
+        self._queue = HoldQueue(self._queue.settings)
+        return waiting
+
     def over(self, flight: Flight) -> None:
         """The flight's first token has come, or it has ended."""
         assert flight.decision is not None

@@ -33,7 +33,7 @@ from lodestar_router.core.types import (
 from lodestar_router.emulator.config import EngineModelConfig
 from lodestar_router.features.residual_tracker import ResidualTracker
 from lodestar_router.features.row import TrainingRow
-from lodestar_router.feedback import RouterFeedback
+from lodestar_router.feedback import OVERDUE, RouterFeedback
 from lodestar_router.policy.base import Policy
 from lodestar_router.policy.staged import learned_in
 from perf.routing.flight import Flight
@@ -57,7 +57,7 @@ class RouterCore:
         self._hold = hold
         self._model = model
         self._clock = clock
-        tracker = ResidualTracker()
+        self.tracker = tracker = ResidualTracker()
         self.index = PrefixIndex()
         self.fleet = Fleet(prefix_view=self.index.kind, log_residual=tracker.value)
         learned = learned_in(policy)
@@ -67,6 +67,7 @@ class RouterCore:
             clock=clock,
             decoding=None if learned is None else learned.decoding,
             trust=None if learned is None else learned.trust,
+            overdue=getattr(learned, "overdue", OVERDUE),
         )
         self.on_label: list[OnLabel] = []
         self.on_over: Callable[[Flight], None] | None = None  # at the first token and the end
@@ -83,12 +84,16 @@ class RouterCore:
             engine_id, config.num_blocks, config.block_size_tokens, config.prefix_caching
         )
         if kv_events:
-            self.index.set_kind(ViewId(engine_id), PrefixViewKind.EXACT)
+            self.kv_whole(engine_id)
         self.fleet.mark_up(engine_id, [{"id": self._model}], self._clock())
 
     def kv_events(self, engine_id: EngineId, events: Sequence[KvEvent]) -> None:
         """A batch has arrived."""
         self.index.apply(ViewId(engine_id), events)
+
+    def kv_whole(self, engine_id: EngineId) -> None:
+        """All batches since the engine's start have arrived, or will."""
+        self.index.set_kind(ViewId(engine_id), PrefixViewKind.EXACT)
 
     def kv_gap(self, engine_id: EngineId) -> None:
         """The next batch has a later number than expected, and nobody has those between."""
@@ -135,8 +140,9 @@ class RouterCore:
 
     def first_token(self, flight: Flight) -> None:
         """The first token passes the router."""
-        assert flight.ticket is not None
         flight.first_token_at_s = self._clock()
+        if flight.ticket is None:
+            return  # a router before this one sent it
         flight.ticket.first_token()
         self._observe(flight, None)
         if self.on_over is not None:
@@ -144,8 +150,10 @@ class RouterCore:
 
     def end(self, flight: Flight, ending: Ending) -> None:
         """The answer is complete, or there is none."""
-        assert flight.ticket is not None
         flight.ended_at_s = self._clock()
+        if flight.ticket is None:
+            flight.close()
+            return
         flight.ticket.end()
         if flight.reservation is not None:
             self.index.release(flight.reservation, completed=ending is Ending.COMPLETED)

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -130,7 +130,8 @@ def _perform(stored: _StoredTask) -> Row:
     cell, seed = task.cell, task.seed
     plan = _plan(cell, task.knee, seed)
     started_s = process_time()
-    simulation = Simulation(cell, plan, make_policy(task.policy, seed), seed)
+    anew = partial(make_policy, task.policy, seed)
+    simulation = Simulation(cell, plan, anew(), seed, anew)
     # Millions of objects live until the run ends: looking for cycles among them is in vain.
     gc.collect()
     gc.disable()

@@ -15,6 +15,8 @@ prompt_token_ids, prompt, on_label, call_at. They tell the truth, which no route
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from lodestar_router.core.block_keys import TokenArray
@@ -28,7 +30,7 @@ from lodestar_router.features.row import TrainingRow
 from lodestar_router.policy.base import Policy
 from lodestar_router.policy.staged import learned_in
 from perf.routing.agenda import Agenda
-from perf.routing.cells import Cell, Delays, Event
+from perf.routing.cells import Cell, Delays, Event, Restart, RouterRestart
 from perf.routing.fleet import SimulatedFleet, emulated
 from perf.routing.flight import Flight
 from perf.routing.holding import VirtualHold
@@ -37,45 +39,71 @@ from perf.routing.router import OnLabel, RouterCore
 from perf.routing.workloads.base import Ask
 
 DRAIN_S = 3600.0  # a fleet that has not caught up an hour later never will
+TRAINER_STARTS_S = 4.0  # torch takes so long to load, at its niceness
 
 
 class Simulation:
     """See the module; `run` is called once."""
 
-    def __init__(self, cell: Cell, plan: Sequence[Ask], policy: Policy, seed: int) -> None:
+    def __init__(
+        self,
+        cell: Cell,
+        plan: Sequence[Ask],
+        policy: Policy,
+        seed: int,
+        anew: Callable[[], Policy] | None = None,
+    ) -> None:
+        """`anew` makes the policy of a router that takes over, where the cell has one do so."""
         seen: Callable[[Delays], Delays] | None = getattr(policy, "sees", None)
         if seen is not None:
             cell = replace(cell, delays=seen(cell.delays))
         self._cell = cell
         self._plan = plan
+        self._seed = seed
+        self._anew = anew
         self._reads_prompt = policy.reads_prompt
         self._agenda = Agenda()
+        self._state_dir: Path | None = None
+        if any(isinstance(event, RouterRestart) for event in cell.events):
+            self._kept = TemporaryDirectory()  # as long as the simulation
+            self._state_dir = Path(self._kept.name)
         self._coming = len(plan)  # arrivals that are certain
         self._open: dict[str, Flight] = {}
         self.flights: list[Flight] = []
         self.trainer: VirtualTrainer | None = None
-        learned = learned_in(policy)
-        if learned is not None:
-            self.trainer = VirtualTrainer(
-                learned,
-                seed,
-                self._agenda,
-                training_s=cell.delays.training_s,
-                gated=getattr(learned, "gated", True),
-            )
+        queue = self._start_router(policy)
+        listens = cell.delays.kv_events and policy.reads_prompt
+        self.fleet = SimulatedFleet(cell, self._agenda, self.router, self._ended, kv_events=listens)
+        self._serve(queue)
+
+    def _start_router(self, policy: Policy, trainer_starts_s: float = 0.0) -> HoldQueue | None:
+        """A router that goes on from the state directory, and its hold; it knows no engine."""
+        cell, agenda, learned = self._cell, self._agenda, learned_in(policy)
         usual = None if learned is None else USUAL
         settings: HoldSettings | None = getattr(policy, "hold", usual)
         queue = None if settings is None else HoldQueue(settings)
         self.router = RouterCore(
-            policy, model=cell.model, clock=self._agenda.clock, offer=self._offer, hold=queue
+            policy, model=cell.model, clock=agenda.clock, offer=self._offer, hold=queue
         )
-        listens = cell.delays.kv_events and policy.reads_prompt
-        self.fleet = SimulatedFleet(cell, self._agenda, self.router, self._ended, kv_events=listens)
+        if learned is not None:
+            self.trainer = VirtualTrainer(
+                learned,
+                self.router.tracker,
+                self._seed,
+                agenda,
+                training_s=cell.delays.training_s,
+                state_dir=self._state_dir,
+                starts_s=trainer_starts_s,
+            )
+        return queue
+
+    def _serve(self, queue: HoldQueue | None) -> None:
+        """The router knows its engines."""
         self.hold: VirtualHold | None = None
         if queue is not None:
             self.hold = VirtualHold(queue, self._agenda, self.fleet.send)
             self.router.on_over = self.hold.over
-        attach = getattr(policy, "attach", None)
+        attach = getattr(self.router.policy, "attach", None)
         if attach is not None:
             attach(self)
 
@@ -145,6 +173,26 @@ class Simulation:
             self.fleet.scale_to(event.scale_to)
         if event.slow is not None:
             self.fleet.slow(event.slow)
+        if isinstance(event, RouterRestart):
+            self._restart(event.restart)
+
+    def _restart(self, restart: Restart) -> None:
+        """Another router takes over; see RouterRestart."""
+        assert self._anew is not None, "nobody said how to make another policy"
+        assert self._state_dir is not None
+        held = [] if self.hold is None else self.hold.abandon()
+        for flight in self._open.values():
+            flight.disown()
+        if self.trainer is not None:
+            self.trainer.end(save=restart is not Restart.CRASH)
+        if restart is Restart.EMPTY:
+            for path in self._state_dir.iterdir():
+                path.unlink()
+        queue = self._start_router(self._anew(), TRAINER_STARTS_S)
+        self.fleet.follow(self.router)
+        self._serve(queue)
+        for flight in held:
+            self._ask(flight)
 
     def _arrive_planned(self, index: int) -> None:
         following = index + 1
@@ -153,13 +201,17 @@ class Simulation:
         self._arrive(self._plan[index])
 
     def _arrive(self, ask: Ask) -> None:
-        """A request reaches the router; only a policy that reads prompts has them tokenized."""
+        """A request reaches the router."""
         self._coming -= 1
         flight = Flight(ask, self._agenda.now_s)
         self.flights.append(flight)
         self._open[flight.request_id] = flight
+        self._ask(flight)
+
+    def _ask(self, flight: Flight) -> None:
+        """Only a policy that reads prompts has them tokenized."""
         if self._reads_prompt:
-            flight.prompt = ask.prompt
+            flight.prompt = flight.ask.prompt
             ready_s = self._agenda.now_s + self._cell.delays.tokenize_s
             self._agenda.at(ready_s, self._decide, flight)
         else:

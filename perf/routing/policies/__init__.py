@@ -89,6 +89,7 @@ BENCHMARK_POLICIES: Final[Mapping[str, PolicyFactory]] = {
     "lodestar_no_price": _variant("LodestarNoPrice"),
     "lodestar_no_room": _variant("LodestarNoRoom"),
     "lodestar_no_gate": _variant("LodestarNoGate"),
+    "lodestar_no_censored": _variant("LodestarNoCensored"),
     "lodestar_frozen": _variant("LodestarFrozen"),
     "lodestar_stale": _variant("LodestarStale"),
     "lodestar_lossy": _variant("LodestarLossy"),

@@ -11,6 +11,7 @@ What each part is worth, by doing without it:
     lodestar_no_price      nobody pays for the delay of others
     lodestar_no_room       nobody pays for the KV cache that a request holds
     lodestar_no_gate       every version is published and used, however it predicts
+    lodestar_no_censored   nothing is learned of a request before its first token
     lodestar_frozen        no new version after FROZEN_AT_S
     lodestar_stale         load reports are STALE_S late
     lodestar_lossy         LOST of the batches of KV events are lost
@@ -21,6 +22,7 @@ The limits of lodestar_goodput are those that a row's `goodput_ratio` counts.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
 from random import Random
 from typing import ClassVar
 
@@ -146,6 +148,13 @@ class LodestarNoGate(LodestarPolicy):
 
     def __init__(self, rng: Random) -> None:
         super().__init__(rng, trust=_Believer())
+
+
+class LodestarNoCensored(LodestarPolicy):
+    """Without bounds from requests that still wait."""
+
+    name: ClassVar[str] = "lodestar_no_censored"
+    overdue: ClassVar[float] = inf
 
 
 class LodestarFrozen(LodestarPolicy):

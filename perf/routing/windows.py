@@ -1,0 +1,86 @@
+"""How long requests waited just after something happened, beside a run where it did not.
+
+    python -m perf.routing.windows DIR --at 200
+
+In       results of cells `NAME` and `NAME-restart-...`, equal but for one event at `--at`.
+Out      a table: mean TTFT of NAME for arrivals in each window after that, and the other's
+         over it, paired by seed, with 95 % intervals (see statistics.py).
+Errors   ConfigError where arrivals of a pair differ: what happened has changed them.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from math import log
+from pathlib import Path
+
+import numpy as np
+
+from lodestar_router.errors import ConfigError
+from perf.routing.statistics import geometric_mean, interval
+from perf.routing.store import Row, Store, read_rows
+from perf.routing.tables import grid
+
+WINDOWS_S = ((0.0, 10.0), (10.0, 30.0), (30.0, 60.0))
+_MARK = "-restart-"
+
+
+def window_means(
+    store: Store, cells: tuple[str, str], policy: str, seed: int, window_s: tuple[float, float]
+) -> tuple[float, float]:
+    """Mean TTFT of arrivals in the window, in each of the two cells."""
+    means, arrivals = [], []
+    for cell in cells:
+        with np.load(store.samples_path(cell, policy, seed)) as samples:
+            arrived_at_s = samples["arrived_at_s"]
+            inside = (arrived_at_s >= window_s[0]) & (arrived_at_s < window_s[1])
+            arrivals.append(arrived_at_s[inside])
+            means.append(float(samples["ttft_s"][inside].astype(np.float64).mean()))
+    if not np.array_equal(*arrivals):
+        raise ConfigError(f"'{cells[0]}' and '{cells[1]}' differ in their arrivals")
+    return means[0], means[1]
+
+
+def table(store: Store, rows: Sequence[Row], at_s: float) -> str:
+    """One line for each pair of cells and policy."""
+    seeds: dict[tuple[str, str], set[int]] = {}
+    for row in rows:
+        seeds.setdefault((row["cell"], row["policy"]), set()).add(row["seed"])
+    lines = []
+    for (cell, policy), mine in seeds.items():
+        plain = cell.split(_MARK)[0]
+        shared = sorted(mine & seeds.get((plain, policy), set()))
+        if plain == cell or not shared:
+            continue
+        shown = []
+        for begin_s, end_s in WINDOWS_S:
+            window_s = at_s + begin_s, at_s + end_s
+            means = [window_means(store, (plain, cell), policy, s, window_s) for s in shared]
+            usual_s = geometric_mean([usual for usual, _ in means])
+            ratio = interval([log(mean / usual) for usual, mean in means])
+            shown.append(f"{usual_s:.3f} s, {ratio}")
+        lines.append((cell, policy, str(len(shared)), *shown))
+    headings = ("cell", "policy", "seeds", *(f"{b:g} to {e:g} s after" for b, e in WINDOWS_S))
+    return grid([headings, *lines])
+
+
+def main(argv: list[str]) -> int:
+    """0 done, 2 bad input."""
+    parser = argparse.ArgumentParser(
+        prog="python -m perf.routing.windows",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--at", type=float, required=True, help="when it happened, seconds")
+    options = parser.parse_args(argv)
+    try:
+        print(table(Store(options.directory), read_rows(options.directory), options.at))
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
