@@ -16,7 +16,8 @@ prompt_token_ids, prompt, on_label, call_at. They tell the truth, which no route
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Any
 
 from lodestar_router.core.block_keys import TokenArray
@@ -65,8 +66,7 @@ class Simulation:
         self._agenda = Agenda()
         self._state_dir: Path | None = None
         if any(isinstance(event, RouterRestart) for event in cell.events):
-            self._kept = TemporaryDirectory()  # as long as the simulation
-            self._state_dir = Path(self._kept.name)
+            self._state_dir = Path(mkdtemp())  # until `run` is over
         self._coming = len(plan)  # arrivals that are certain
         self._open: dict[str, Flight] = {}
         self.flights: list[Flight] = []
@@ -159,9 +159,13 @@ class Simulation:
         """From the first arrival to the last end."""
         for event in self._cell.events:
             self._agenda.at(event.at_s, self._happen, event)
-        if self._plan:
-            self._agenda.at(self._plan[0].at_s, self._arrive_planned, 0)
-            self._agenda.run(self._cell.duration_s + DRAIN_S)
+        try:
+            if self._plan:
+                self._agenda.at(self._plan[0].at_s, self._arrive_planned, 0)
+                self._agenda.run(self._cell.duration_s + DRAIN_S)
+        finally:
+            if self._state_dir is not None:
+                rmtree(self._state_dir, ignore_errors=True)
 
     def stop(self) -> None:
         """Leave `run` after what is happening now."""

@@ -5,7 +5,8 @@
 In       results of cells `NAME` and `NAME-restart-...`, equal but for one event at `--at`.
 Out      a table: mean TTFT of NAME for arrivals in each window after that, and the other's
          over it, paired by seed, with 95 % intervals (see statistics.py).
-Errors   ConfigError where arrivals of a pair differ: what happened has changed them.
+Errors   ConfigError where arrivals of a pair differ: what happened has changed them; or
+         where nothing arrived.
 """
 
 import argparse
@@ -34,6 +35,8 @@ def window_means(
         with np.load(store.samples_path(cell, policy, seed)) as samples:
             arrived_at_s = samples["arrived_at_s"]
             inside = (arrived_at_s >= window_s[0]) & (arrived_at_s < window_s[1])
+            if not inside.any():
+                raise ConfigError(f"'{cell}' has no arrivals from {window_s[0]:g} s on")
             arrivals.append(arrived_at_s[inside])
             means.append(float(samples["ttft_s"][inside].astype(np.float64).mean()))
     if not np.array_equal(*arrivals):

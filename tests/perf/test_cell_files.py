@@ -9,7 +9,7 @@ from lodestar_router.emulator.config import SchedulerKind
 from lodestar_router.errors import ConfigError
 from perf.routing import cells as cells_module
 from perf.routing.cell_files import parse_cells, read_cells
-from perf.routing.cells import Event, Slow
+from perf.routing.cells import Event, Restart, RouterRestart, Slow
 from perf.routing.workloads.chat import Chat
 from perf.routing.workloads.sharing import Sharing
 
@@ -118,6 +118,12 @@ def test_defaults_hold_for_cells_that_do_not_differ() -> None:
         pytest.param({"duration_s": 10, "warmup_s": 10}, "below 'duration_s'", id="warm-up"),
         pytest.param({"events": [{"at_s": 5}]}, "one of scale_to, slow", id="empty-event"),
         pytest.param(
+            {"events": [{"at_s": 5, "restart": "soon"}]},
+            "'restart' is 'soon', not true or one of saved, crash, empty",
+            id="restart",
+        ),
+        pytest.param({"events": [{"at_s": 5, "restart": False}]}, "not true or", id="no-restart"),
+        pytest.param(
             {"events": [{"at_s": 5, "slow": {"engine": 2, "factor": 3}}]},
             "no engine 2 to slow",
             id="no-such-engine",
@@ -138,6 +144,25 @@ def test_a_bad_cell_gives_one_clear_line(fields: dict[str, Any], reason: str) ->
 
     assert str(caught.value).count("\n") == 0
     assert "f.yaml" in str(caught.value) or "cell 'c'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "restart"),
+    [
+        (True, Restart.SAVED),
+        ("saved", Restart.SAVED),
+        ("crash", Restart.CRASH),
+        ("empty", Restart.EMPTY),
+    ],
+)
+def test_a_router_may_be_replaced_while_other_things_change(
+    written: object, restart: Restart
+) -> None:
+    (cell,) = parse_cells(
+        [entry(events=[{"at_s": 5, "restart": written, "scale_to": 3}])], "f", (Path(),)
+    )
+
+    assert cell.events == (RouterRestart(at_s=5.0, restart=restart, scale_to=3),)
 
 
 def test_two_cells_of_one_name_are_refused() -> None:

@@ -5,6 +5,7 @@ from math import nan
 import pytest
 
 from lodestar_router.core.types import Arm, Decision, Outcome, PrefixViewKind, RoutedRequest
+from lodestar_router.features.row import TrainingRow
 from lodestar_router.policy.lodestar import LodestarPolicy
 from perf.routing.catalog import make_policy
 from perf.routing.cells import Delays
@@ -103,6 +104,25 @@ def test_without_the_gate_every_round_is_published_and_used() -> None:
     used = [decision for decision in decisions if decision.model_version]
     assert used
     assert {decision.trusted for decision in used} == {True}
+
+
+def test_without_bounds_only_first_tokens_are_learned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    offered: dict[str, list[bool]] = {"lodestar": [], "lodestar_no_censored": []}
+    crowded = cell(requests_per_s=40.0)
+    for policy, censored in offered.items():
+        chosen = make_policy(policy, 1)
+        simulation = Simulation(crowded, make_plan(crowded, None, 1), chosen, 1)
+        assert simulation.trainer is not None
+
+        def keep(row: TrainingRow, to: list[bool] = censored) -> None:
+            to.append(row.censored)
+
+        monkeypatch.setattr(simulation.trainer, "offer", keep)
+        simulation.run()
+
+    assert any(offered["lodestar"])
+    assert len(offered["lodestar_no_censored"]) > 100
+    assert not any(offered["lodestar_no_censored"])
 
 
 def test_the_frozen_one_serves_what_it_had(monkeypatch: pytest.MonkeyPatch) -> None:
