@@ -3,6 +3,7 @@
     corrections    each engine's recent error (features/residual_tracker.py), fading while
                    the router was away as it would have otherwise
     long_ttft      what few TTFTs are above (policy/objective.py)
+    sent           what was sent lately (policy/congestion.py): what comes will be alike
     decode_rates   how fast each GPU kind decodes (features/decode_fit.py)
 
 In       the objects that know it; the wall clock, since another process goes on.
@@ -43,10 +44,12 @@ class RouterMemory:
 
     def dump(self) -> bytes:
         """All of it, as of now."""
+        now_s = self._clock()
         memory = {
             "at_s": self._wall_clock(),
-            "corrections": self._tracker.state(self._clock()),
+            "corrections": self._tracker.state(now_s),
             "long_ttft_s": self._policy.long_ttft_s.value,
+            "sent": self._policy.congestion.state(now_s),
             "decode_rates": self._policy.decoding.fit.state(),
         }
         return seal(KIND, json.dumps(memory).encode())
@@ -64,9 +67,10 @@ class RouterMemory:
         """Go on from what another router dumped."""
         body = unseal(KIND, data)
         try:
-            memory = json.loads(body)
+            memory, now_s = json.loads(body), self._clock()
             passed_s = min(max(self._wall_clock() - memory["at_s"], 0.0), _LONGEST_S)
-            self._tracker.restore(memory["corrections"], self._clock(), passed_s)
+            self._tracker.restore(memory["corrections"], now_s, passed_s)
+            self._policy.congestion.restore(memory.get("sent", {}), now_s)  # older: none
             self._policy.decoding.fit.restore(memory["decode_rates"])
             if memory["long_ttft_s"] is not None:
                 self._policy.long_ttft_s.restore(memory["long_ttft_s"], _QUANTILE_NUMBERS)

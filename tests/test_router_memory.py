@@ -53,6 +53,27 @@ def test_a_restarted_router_has_the_corrections_as_if_it_had_never_ended() -> No
     assert after.policy.decoding.fit.rate("new") == before.policy.decoding.fit.rate("new")
 
 
+def test_what_was_sent_is_taken_for_what_comes() -> None:
+    before = Router(now_s=500.0, wall_s=1e9).live()
+    after = Router(now_s=3.0, wall_s=1e9 + 10.0)
+
+    after.memory.recall(before.memory.dump())
+
+    sent_per_s = before.policy.congestion.requests_per_s(500.0)
+    assert sent_per_s > 1.0
+    assert after.policy.congestion.requests_per_s(3.0) == pytest.approx(sent_per_s)
+
+
+def test_a_memory_from_before_it_had_what_was_sent_is_taken_over(tmp_path: Path) -> None:
+    memory = {"at_s": 0.0, "corrections": {}, "decode_rates": {}, "long_ttft_s": 2.0}
+    router = Router(now_s=0.0, wall_s=0.0)
+
+    router.memory.recall(seal(KIND, json.dumps(memory).encode()))
+
+    assert router.policy.long_ttft_s.value == pytest.approx(2.0)
+    assert router.policy.congestion.requests_per_s(0.0) == 0.0
+
+
 def test_corrections_of_yesterday_have_faded() -> None:
     before = Router(now_s=500.0, wall_s=1e9).live()
     after = Router(now_s=3.0, wall_s=1e9 + 86_400.0)
@@ -94,6 +115,8 @@ def test_no_file_is_no_memory(tmp_path: Path) -> None:
         pytest.param({"corrections": {"a": [1.0, float("nan"), 1.0]}}, id="not-a-number"),
         pytest.param({"decode_rates": {"A30": [1.0]}}, id="half-a-rate"),
         pytest.param({"long_ttft_s": -1.0}, id="a-negative-time"),
+        pytest.param({"sent": {"": [1.0, -2.0, 3.0]}}, id="less-than-nothing-sent"),
+        pytest.param({"sent": {"a": [1.0, float("nan"), 3.0]}}, id="no-number-sent"),
     ],
 )
 def test_what_is_no_memory_is_refused_by_its_path(memory: object, tmp_path: Path) -> None:

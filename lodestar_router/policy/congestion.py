@@ -25,7 +25,7 @@ Cost     about 1 us per candidate. Memory: three numbers per engine seen lately.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lodestar_router.core.types import Candidate, EngineId
@@ -115,6 +115,39 @@ class CongestionPrice:
         self._fleet.fade(now_s)
         seen_s = max(now_s - self._began_s, 1.0)
         return self._fleet.requests / (MEMORY_S * (1.0 - math.exp(-seen_s / MEMORY_S)))
+
+    def state(self, now_s: float) -> dict[str, list[float]]:
+        """What was sent lately, for `restore`: ages, requests and work; of the fleet under ""."""
+        if self._fleet is None:
+            return {}
+        self._fleet.fade(now_s)
+        fleet = [now_s - self._began_s, self._fleet.requests, self._fleet.work_s]
+        return {"": fleet} | {
+            engine_id: [now_s - recent.at_s, recent.requests, recent.work_s]
+            for engine_id, recent in self._recent.items()
+        }
+
+    def restore(self, state: Mapping[str, Sequence[float]], now_s: float) -> None:
+        """Go on from a `state` as if no time had passed; ValueError or TypeError if it is none.
+
+        Whatever was sent to a router that was away will be sent to the one that is back.
+        """
+        sums = {
+            name: (float(age_s), float(requests), float(work_s))
+            for name, (age_s, requests, work_s) in state.items()
+        }
+        if not all(math.isfinite(sum(each)) and min(each) >= 0.0 for each in sums.values()):
+            raise ValueError("what was sent is out of range")
+        fleet = sums.pop("", (0.0, 0.0, 0.0))
+        if min(fleet[1:]) <= 0.0:
+            return
+        self._began_s = now_s - fleet[0]
+        self._fleet = _Recent(now_s, fleet[1], fleet[2])
+        self._usual_work_s = fleet[2] / fleet[1]
+        self._recent = {
+            EngineId(name): _Recent(now_s - age_s, requests, work_s)
+            for name, (age_s, requests, work_s) in sums.items()
+        }
 
     def _forget_idle(self, now_s: float) -> None:
         """Engines that got nothing for long weigh nothing: drop them."""

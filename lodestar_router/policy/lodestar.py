@@ -67,7 +67,7 @@ class LodestarPolicy:
         self._model: PublishedModel | None = None
         self._goal = goal
         self._exploration = exploration
-        self._congestion = CongestionPrice()
+        self.congestion = CongestionPrice()
         self.long_ttft_s = RunningQuantile(TAIL_SHARE)
         self.decoding = Decoding()  # fed by whoever sees answers end
         self.trust = trust or TrustGate()  # likewise
@@ -96,7 +96,7 @@ class LodestarPolicy:
             self.long_ttft_s.add(float(decision.predicted_ttft_s[chosen]))
         if decision.work_s is not None:
             candidate = decision.candidates[chosen]
-            self._congestion.sent(candidate, decision.work_s[chosen], request.now_s)
+            self.congestion.sent(candidate, decision.work_s[chosen], request.now_s)
 
     def consider(
         self,
@@ -170,7 +170,7 @@ class LodestarPolicy:
             request,
             candidates,
             output_tokens=self.decoding.expected_output_tokens(request),
-            requests_per_s=self._congestion.requests_per_s(request.now_s),
+            requests_per_s=self.congestion.requests_per_s(request.now_s),
         )
         return [time + room for time, room in zip(time_s, room_s, strict=True)]
 
@@ -178,6 +178,6 @@ class LodestarPolicy:
         self, request: RoutedRequest, candidates: Sequence[Candidate], predicted: Prediction
     ) -> list[float]:
         """The part of it that is prefill."""
-        return self._congestion.prices_s(
+        return self.congestion.prices_s(
             candidates, predicted.ttft_s, predicted.work_s, predicted.s_per_token, request.now_s
         )

@@ -29,6 +29,29 @@ def test_the_price_is_the_formula() -> None:
     assert charged == pytest.approx(KAPPA * size * busy_ratio / (1 - busy_ratio) * drain_s)
 
 
+def test_a_price_goes_on_from_what_another_has_seen() -> None:
+    before, after = CongestionPrice(), CongestionPrice()
+    engines = [candidate("a", inflight_prefill_tokens=1000), candidate("b")]
+    for number in range(60):
+        before.sent(engines[number % 2], 0.1 + 0.01 * number, 95.0 + 0.1 * number)
+    arguments = (engines, [0.3, 0.3], [0.1, 0.2], [1e-3, 1e-3])
+
+    after.restore(before.state(102.0), 7.0)
+
+    assert after.prices_s(*arguments, 7.0) == pytest.approx(before.prices_s(*arguments, 102.0))
+    assert after.requests_per_s(7.0) == pytest.approx(before.requests_per_s(102.0))
+
+
+def test_a_price_that_has_seen_nothing_can_be_gone_on_from() -> None:
+    price = CongestionPrice()
+
+    price.restore(CongestionPrice().state(5.0), 7.0)
+
+    assert price.prices_s([candidate("a")], [0.5], [0.5], [1e-3], 8.0) == [0.0]
+    price.sent(candidate("a"), 0.2, 8.0)
+    assert price.requests_per_s(9.0) > 0.0
+
+
 def test_a_long_request_pays_more_than_by_its_share() -> None:
     price = CongestionPrice()
     engine = candidate("a", inflight_prefill_tokens=10**6)
