@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lodestar_router.core.types import Decision, Outcome, RoutedRequest
+from lodestar_router.core.types import Decision, Ending, Outcome, RoutedRequest
 from lodestar_router.explain import explain
 from lodestar_router.features.decoding import Answer, Decoding
 from lodestar_router.features.rates import work_tokens
@@ -94,7 +94,7 @@ class RouterFeedback:
         opened.outcomes.append(outcome)
         if outcome.ending is not None:
             del self._open[id(decision)]
-            if labelled:
+            if labelled or outcome.ending is Ending.MOVED:
                 return
         self._learn(opened, outcome)
 

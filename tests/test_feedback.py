@@ -79,6 +79,17 @@ def test_a_request_cut_before_its_first_token_is_a_lower_bound(ending: Ending) -
     assert scene.tracker.value(A, 10.0) > 0.0
 
 
+def test_what_was_never_sent_there_says_nothing_of_the_engine() -> None:
+    scene = Scene()
+
+    scene.observe(Ending.MOVED, None, waited_s=7.0)
+    scene.pass_time(100.0)
+
+    assert [row for row in scene.rows if row.row_id == 1] == []
+    assert scene.tracker.value(A, 10.0) == 0.0
+    assert scene.feedback.log()[0]["ending"] == "moved"
+
+
 def test_a_bound_below_the_prediction_says_nothing_against_it() -> None:
     scene = Scene()
 

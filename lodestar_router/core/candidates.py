@@ -11,7 +11,7 @@ from lodestar_router.core.blocks import Prompt
 from lodestar_router.core.fleet import Fleet
 from lodestar_router.core.hold import HoldQueue
 from lodestar_router.core.prefix_index import PrefixIndex
-from lodestar_router.core.types import Candidate, EngineId, Leg, RoutedRequest, replace
+from lodestar_router.core.types import Candidate, Decision, EngineId, Leg, RoutedRequest, replace
 
 
 def candidates_for(
@@ -22,8 +22,13 @@ def candidates_for(
     fleet: Fleet,
     index: PrefixIndex,
     hold: HoldQueue | None = None,
+    waited_s: float = 0.0,
 ) -> list[Candidate]:
-    """A candidate for every engine; who waits in `hold` and would go later is not in its way."""
+    """A candidate for every engine; who waits in `hold` and would go later is not in its way.
+
+    Args:
+        waited_s: how long the request has waited in `hold`.
+    """
     cached: Mapping[EngineId, int] = {}
     if routed.leg is Leg.DECODE:
         cached = dict.fromkeys(engine_ids, routed.prompt_tokens)  # it comes computed
@@ -42,9 +47,33 @@ def candidates_for(
     for engine_id in engine_ids:
         cached_tokens = min(cached.get(engine_id, 0), most_tokens)
         engine = fleet.snapshot(engine_id, now_s)
-        behind = hold.behind_tokens(engine_id, routed.prompt_tokens - cached_tokens, now_s)
+        uncached_tokens = routed.prompt_tokens - cached_tokens
+        behind = hold.behind_tokens(engine_id, uncached_tokens, now_s, waited_s)
         if behind:
             ahead = max(engine.inflight_prefill_tokens - behind, 0)
             engine = replace(engine, inflight_prefill_tokens=ahead)
         candidates.append(Candidate(engine=engine, cached_prefix_tokens=cached_tokens))
     return candidates
+
+
+def as_if_new(candidates: list[Candidate], routed: RoutedRequest, decision: Decision) -> None:
+    """Take the request's own share out of what its engine has to do; `candidates` is changed.
+
+    What it expected to be cached stands for what would be: by now its own blocks count, too.
+    """
+    given = decision.candidates[decision.chosen]
+    for index, candidate in enumerate(candidates):
+        engine = candidate.engine
+        if engine.engine_id != given.engine.engine_id:
+            continue
+        cached_tokens = given.cached_prefix_tokens
+        own_tokens = max(routed.prompt_tokens - cached_tokens, 0)
+        candidates[index] = Candidate(
+            engine=replace(
+                engine,
+                inflight_requests=engine.inflight_requests - 1,
+                inflight_prefill_requests=engine.inflight_prefill_requests - 1,
+                inflight_prefill_tokens=max(engine.inflight_prefill_tokens - own_tokens, 0),
+            ),
+            cached_prefix_tokens=cached_tokens,
+        )

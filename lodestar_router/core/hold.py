@@ -1,18 +1,18 @@
 """Requests that wait at the router until their engine can begin them.
 
-    enter ─► the engine's queue is short, or it is not known ─► go
-         └─► else wait ─► the engine's queue is short ─► the one of highest rank goes
+    enter ─► the engine has begun all that it was sent, or that is not known ─► go
+         └─► else wait ─► it has ─► the one of highest rank goes
                       └─► waited `max_s` ─► go
+                      └─► another engine is free, and would be chosen now ─► enter there
 
-    queue_i = seconds until i has begun all that it was sent, by the predicted prefill work
-    rank    = (waited + PATIENCE_S) / (work + WORK_FLOOR_S)
+An engine has begun what it was sent when the predicted prefill work has had its time, and
+at the latest when all first tokens have come.
 
-An engine serves its queue first come, first served, and a request once sent cannot be
-overtaken. Of those that wait here the shortest goes first, unless another has waited
-for long: that lowers the mean of all, at the cost of the longest, which patience bounds.
-Requests of one client keep their order, and nobody overtakes a request whose prefix it
-counts on: it would compute that prefix itself. An engine gets its next request before it has
-finished the last one (LOOK_AHEAD_S), so that no step of it goes with an empty place.
+An engine serves its queue first come, first served, and a request once sent can neither be
+overtaken nor go elsewhere: what waits here can do both. Who goes first: held.py. Requests
+of one client keep their order, and nobody overtakes a request whose prefix it counts on: it
+would compute that prefix itself. An engine that nobody waits for and that could begin another
+request is offered those that wait for others (`movable`); whoever asks decides anew for them.
 
 In       what is sent, its predicted work, first tokens, ends; time as an argument.
 Out      the numbers of the requests that are to be sent now, in order.
@@ -21,19 +21,18 @@ Errors   none: numbers that are not known are ignored.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from bisect import insort
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from heapq import nlargest
 
-from msgspec import Struct
-
+from lodestar_router.core.held import Held, rank
 from lodestar_router.core.types import EngineId
 
-PATIENCE_S = 1.0  # as long again as a prompt of the usual 2,000 tokens takes to compute
-WORK_FLOOR_S = 0.005  # what a request costs that has all of its prompt cached
-# The step under way and one more of 2,048 tokens take about as long on a mid-range GPU:
-# with less, steps have places that nobody takes; with more, less is left to choose among.
-LOOK_AHEAD_S = 0.2
+# A look decides anew for MOST_LOOKED_AT requests at most, each of which takes as long as
+# any decision: all of them together take less than a tenth of a core.
+LOOKS_PER_S = 100.0
+MOST_LOOKED_AT = 4
 _NEVER = math.inf
 
 
@@ -48,50 +47,39 @@ class HoldSettings:
 USUAL = HoldSettings(max_s=10.0)  # the default of --hold-max
 
 
-class Held(Struct, eq=False):
-    """A request that waits."""
-
-    number: int
-    arrived_at_s: float
-    work_s: float  # of prefill that it adds on its engine
-    uncached_tokens: int  # the same, 1 at least, as the fleet counts it
-    client: str | None  # None: nobody's order is to be kept
-    keys: Sequence[Any] = ()  # of the prompt's blocks, each chained to those before it
-    cached_blocks: int = 0  # of them, expected in the engine's cache
-    after: frozenset[int] = frozenset()  # who must go first; set by the queue
-
-    def rank(self, now_s: float) -> float:
-        """Who goes first; see the module."""
-        return rank(now_s - self.arrived_at_s, self.work_s)
-
-    def counts_on(self, other: "Held") -> bool:
-        """Whether part of what it expects to be cached is yet to be computed by `other`."""
-        last = self.cached_blocks - 1
-        return (
-            other.cached_blocks <= last < min(len(other.keys), len(self.keys))
-            and other.keys[last] == self.keys[last]
-        )
-
-
-def rank(waited_s: float, work_s: float) -> float:
-    """Higher goes first."""
-    return (waited_s + PATIENCE_S) / (work_s + WORK_FLOOR_S)
-
-
 @dataclass(slots=True)
 class _Gate:
     """One engine: what it was sent and has not begun to answer, who waits for it."""
 
     sent: dict[int, float] = field(default_factory=dict)  # number -> work
     busy_until_s: float = 0.0
-    waiting: list[Held] = field(default_factory=list)
+    waiting: list[Held] = field(default_factory=list)  # first come first
 
     def send(self, number: int, work_s: float, now_s: float) -> None:
         self.sent[number] = work_s
         self.busy_until_s = max(self.busy_until_s, now_s) + work_s
 
-    def opens_at_s(self) -> float:
-        return self.busy_until_s - LOOK_AHEAD_S
+    def begins_another(self, now_s: float) -> bool:
+        """Whether a newcomer would go at once."""
+        return self.busy_until_s <= now_s and not self.waiting
+
+    def free(self) -> list[Held]:
+        """Who waits and need not let another go first: no earlier one of its client, and
+        nobody whose prefix it counts on."""
+        numbers = {held.number for held in self.waiting}
+        clients: set[str] = set()  # of those who came before
+        free: list[Held] = []
+        for held in self.waiting:
+            if held.client not in clients and numbers.isdisjoint(held.after):
+                free.append(held)
+            if held.client is not None:
+                clients.add(held.client)
+        return free
+
+    def movable(self) -> list[Held]:
+        """Of the free those that nobody else counts on."""
+        counted_on = frozenset[int]().union(*(held.after for held in self.waiting))
+        return [held for held in self.free() if held.number not in counted_on]
 
 
 class HoldQueue:
@@ -102,6 +90,7 @@ class HoldQueue:
         self._gates: dict[EngineId, _Gate] = {}
         self._at: dict[int, EngineId] = {}  # of every request that waits or is being computed
         self.holds = 0  # how many wait
+        self._next_look_s = 0.0
 
     def enter(self, engine_id: EngineId, held: Held, now_s: float, *, at_once: bool) -> bool:
         """A request was given to an engine; whether it goes now.
@@ -114,15 +103,11 @@ class HoldQueue:
         if gate is None:
             gate = self._gates[engine_id] = _Gate()
         self._at[held.number] = engine_id
-        if (
-            at_once
-            or len(gate.waiting) >= self.settings.max_requests
-            or (gate.opens_at_s() <= now_s and not gate.waiting)
-        ):
+        if at_once or len(gate.waiting) >= self.settings.max_requests or gate.begins_another(now_s):
             gate.send(held.number, held.work_s, now_s)
             return True
         held.after = frozenset(a.number for a in gate.waiting if held.counts_on(a))
-        gate.waiting.append(held)
+        insort(gate.waiting, held, key=lambda other: other.arrived_at_s)
         self.holds += 1
         return False
 
@@ -158,31 +143,38 @@ class HoldQueue:
         return going
 
     def _next(self, gate: _Gate, now_s: float) -> Held | None:
-        oldest = gate.waiting[0]  # they stand in order of arrival
+        oldest = gate.waiting[0]
         if self._overdue_at_s(oldest) <= now_s:
             return oldest
-        if gate.opens_at_s() > now_s:
+        if gate.busy_until_s > now_s:
             return None
-        numbers = {held.number for held in gate.waiting}
-        clients: set[str] = set()  # of those who came before
-        free: list[Held] = []
-        for held in gate.waiting:
-            if held.client not in clients and numbers.isdisjoint(held.after):
-                free.append(held)
-            if held.client is not None:
-                clients.add(held.client)
-        return max(free, key=lambda held: held.rank(now_s))
+        return max(gate.free(), key=lambda held: held.rank(now_s))
 
     def _overdue_at_s(self, held: Held) -> float:
         # One sum for both who asks when and who asks whether: a difference would round otherwise.
         return held.arrived_at_s + self.settings.max_s
+
+    def movable(self, engine_id: EngineId, now_s: float) -> list[int]:
+        """Who waits for other engines, if this one would begin another request now.
+
+        Those of the highest rank; none if it was asked too often lately.
+        """
+        if not self.holds or self._next_look_s > now_s:
+            return []
+        own = self._gates.get(engine_id)
+        if own is not None and not own.begins_another(now_s):
+            return []
+        self._next_look_s = now_s + 1.0 / LOOKS_PER_S
+        others = [held for gate in self._gates.values() for held in gate.movable()]
+        first = nlargest(MOST_LOOKED_AT, others, key=lambda held: held.rank(now_s))
+        return [held.number for held in first]
 
     def due_at_s(self, engine_id: EngineId) -> float:
         """When `due` is to be asked at the latest; infinity if nobody waits."""
         gate = self._gates.get(engine_id)
         if gate is None or not gate.waiting:
             return _NEVER
-        return min(gate.opens_at_s(), self._overdue_at_s(gate.waiting[0]))
+        return min(gate.busy_until_s, self._overdue_at_s(gate.waiting[0]))
 
     def release(self, engine_id: EngineId) -> list[int]:
         """Everybody who waits for the engine goes: it is down, or not known any more."""
@@ -196,13 +188,19 @@ class HoldQueue:
         gate.waiting.clear()
         return going
 
-    def behind_tokens(self, engine_id: EngineId, uncached_tokens: int, now_s: float) -> int:
-        """Uncached tokens of those who would go after a newcomer with so many of its own."""
+    def behind_tokens(
+        self, engine_id: EngineId, uncached_tokens: int, now_s: float, waited_s: float = 0.0
+    ) -> int:
+        """Uncached tokens of those who would go after one with so many of its own.
+
+        Args:
+            waited_s: how long it has waited, elsewhere too.
+        """
         gate = self._gates.get(engine_id)
         if gate is None or not gate.waiting:
             return 0
         some = gate.waiting[0]
-        own = rank(0.0, uncached_tokens * some.work_s / some.uncached_tokens)
+        own = rank(waited_s, uncached_tokens * some.work_s / some.uncached_tokens)
         return sum(held.uncached_tokens for held in gate.waiting if held.rank(now_s) < own)
 
     def waiting(self) -> Iterator[tuple[EngineId, int]]:

@@ -210,6 +210,7 @@ class Ending(StrEnum):
     REJECTED = "rejected"  # the engine answered with an error status
     FAILED = "failed"  # the engine broke before or during its answer
     CANCELLED = "cancelled"  # the client went away
+    MOVED = "moved"  # it was decided anew while it waited at the router for its engine
 
 
 class Outcome(Struct, frozen=True, kw_only=True):

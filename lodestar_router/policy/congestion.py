@@ -46,10 +46,11 @@ class _Recent:
     requests: float = 0.0
     work_s: float = 0.0
 
-    def add(self, work_s: float, now_s: float) -> None:
+    def add(self, work_s: float, now_s: float, requests: float = 1.0) -> None:
         self.fade(now_s)
-        self.requests += 1.0
-        self.work_s += work_s
+        # What is taken back has faded since: never below nothing.
+        self.requests = max(self.requests + requests, 0.0)
+        self.work_s = max(self.work_s + work_s, 0.0)
 
     def fade(self, now_s: float) -> None:
         passed_s = now_s - self.at_s
@@ -107,6 +108,13 @@ class CongestionPrice:
         recent.add(own_work_s, now_s)
         self._fleet.add(own_work_s, now_s)
         self._usual_work_s = self._fleet.work_s / self._fleet.requests
+
+    def withdrawn(self, candidate: Candidate, own_work_s: float, now_s: float) -> None:
+        """A request that was said to be sent there, lately, was not."""
+        recent = self._recent.get(candidate.engine.engine_id)
+        for sums in (recent, self._fleet):
+            if sums is not None:
+                sums.add(-own_work_s, now_s, requests=-1.0)
 
     def requests_per_s(self, now_s: float) -> float:
         """What was sent lately to all engines; 0.0 before the first."""

@@ -29,7 +29,7 @@ from typing import ClassVar
 import numpy as np
 
 from lodestar_router.core.goal import DEFAULT_GOAL, Goal
-from lodestar_router.core.types import Candidate, Decision, RoutedRequest
+from lodestar_router.core.types import Candidate, Decision, EngineId, RoutedRequest
 from lodestar_router.features.decoding import Decoding
 from lodestar_router.features.schema import SCHEMA_VERSION
 from lodestar_router.features.serving import PublishedModel
@@ -41,7 +41,7 @@ from lodestar_router.policy.objective import (
     Prospects,
     objective_costs,
 )
-from lodestar_router.policy.pick import NO_EXPLORATION, Exploration, pick
+from lodestar_router.policy.pick import NO_EXPLORATION, Exploration, near_tie_bound, pick
 from lodestar_router.policy.prediction import Prediction, predict
 from lodestar_router.policy.reason import reason
 from lodestar_router.policy.room import room_prices_s
@@ -97,6 +97,23 @@ class LodestarPolicy:
         if decision.work_s is not None:
             candidate = decision.candidates[chosen]
             self.congestion.sent(candidate, decision.work_s[chosen], request.now_s)
+
+    def prefers_another(
+        self, request: RoutedRequest, candidates: Sequence[Candidate], engine_id: EngineId
+    ) -> bool:
+        """Whether the engine is not among the best for the request now, near-ties included."""
+        costs = self.consider(request, candidates).costs
+        bound = near_tie_bound(min(costs))
+        for candidate, cost in zip(candidates, costs, strict=True):
+            if candidate.engine.engine_id == engine_id:
+                return cost > bound
+        return True
+
+    def withdrawn(self, decision: Decision, now_s: float) -> None:
+        """It was decided, and not sent: it will be decided anew."""
+        if decision.work_s is not None:
+            candidate = decision.candidates[decision.chosen]
+            self.congestion.withdrawn(candidate, decision.work_s[decision.chosen], now_s)
 
     def consider(
         self,

@@ -82,3 +82,16 @@ def learned_in(policy: object) -> LodestarPolicy | None:
     if isinstance(policy, StagedPolicy):
         return policy.learned
     return policy if isinstance(policy, LodestarPolicy) else None
+
+
+def would_move(
+    policy: object, request: RoutedRequest, candidates: Sequence[Candidate], decision: Decision
+) -> bool:
+    """Whether a request that waits for its engine would be given to another one now.
+
+    Only where the learned policy chose. Exploring has had its chance, and near-ties stay.
+    """
+    learned = learned_in(policy)
+    if learned is None or decision.arm is Arm.FALLBACK:
+        return False
+    return learned.prefers_another(request, candidates, decision.engine_id)

@@ -39,6 +39,7 @@ class Attempt:
         number: 1 for the first engine that is asked.
         refusals: statuses that another engine may improve on.
         turn: its place among the requests that wait for their engine.
+        held_s: how long it has waited for other engines, before this decision.
         may_move: whether another engine shall be asked when this one refuses; pays for it.
     """
 
@@ -60,6 +61,7 @@ class Attempt:
         refusals: frozenset[int],
         may_move: Callable[[EngineRefusedError], bool],
         turn: Turn | None,
+        held_s: float = 0.0,
     ) -> None:
         self.refusals = refusals
         self._request = request
@@ -78,6 +80,7 @@ class Attempt:
         self._engine_id = decision.engine_id
         self._may_move = may_move
         self._turn = turn
+        self._held_before_s = held_s
         self._status = 0
         self._refusal: Verdict | None = None
         self._ttft_s: float | None = None
@@ -129,8 +132,9 @@ class Attempt:
         if decision.predicted_ttft_s is not None:
             predicted_ms = float(decision.predicted_ttft_s[decision.chosen]) * 1e3
             lines.append(b"x-lodestar-predicted-ttft-ms: %.1f" % predicted_ms)
-        if self._turn is not None and self._turn.held_s:
-            lines.append(b"x-lodestar-held-ms: %.1f" % (self._turn.held_s * 1e3))
+        held_s = self._held_before_s + (0.0 if self._turn is None else self._turn.held_s)
+        if held_s:
+            lines.append(b"x-lodestar-held-ms: %.1f" % (held_s * 1e3))
         return lines
 
     def on_first_token(self) -> None:
@@ -140,7 +144,7 @@ class Attempt:
         self._prefill_over()
         now_s = self._clock()
         self._ttft_s = now_s - self._request.now_s
-        self._count_first_token(self._ttft_s)
+        self._count_first_token(self._held_before_s + self._ttft_s)
         self._circuit.alive(self._sent, now_s)
         self._observe(None, now_s)
 
@@ -173,7 +177,7 @@ class Attempt:
         self._metrics.ended(self._engine_id, ending)
         now_s = self._clock()
         self._judge(self._refusal or verdict_on(answer, error, hurried=hurried), now_s)
-        latency_s = now_s - self._request.now_s
+        latency_s = self._held_before_s + now_s - self._request.now_s
         self._account.ended(now_s, ending, latency_s=latency_s, error=_cause(error))
         whole = answer if ending is Ending.COMPLETED else None
         usage = None if whole is None else usage_in(whole.tail)

@@ -8,13 +8,18 @@ A request, or each of its legs where prefill is disaggregated, is one Passage.
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 from lodestar_router.core.blocks import Prompt
-from lodestar_router.core.candidates import candidates_for
 from lodestar_router.core.fleet import Fleet
 from lodestar_router.core.prefix_index import PrefixIndex
-from lodestar_router.core.types import Decision, Ending, EngineId, RoutedRequest, replace
+from lodestar_router.core.types import (
+    Decision,
+    Ending,
+    EngineId,
+    RoutedRequest,
+    replace,
+)
 from lodestar_router.errors import (
     EngineError,
     EngineRefusedError,
@@ -24,11 +29,12 @@ from lodestar_router.errors import (
 )
 from lodestar_router.policy.base import Policy
 from lodestar_router.proxy.attempt import Feedback
+from lodestar_router.proxy.choosing import Choosing
 from lodestar_router.proxy.client_connection import ClientConnection
 from lodestar_router.proxy.deadlines import Patiences, Timeouts
 from lodestar_router.proxy.exchange import Answer, BrokenAnswerError
 from lodestar_router.proxy.forwarder import Forwarder
-from lodestar_router.proxy.holding import Holding, Turn
+from lodestar_router.proxy.holding import Holding, MovedError, Turn
 from lodestar_router.proxy.messages import Request
 from lodestar_router.proxy.metrics import Metrics
 from lodestar_router.proxy.passage import Passage
@@ -58,7 +64,13 @@ class Dispatcher:
     ) -> None:
         self.fleet = fleet
         self._index = index
-        self.policy = policy
+        self.choosing = Choosing(
+            fleet=fleet,
+            index=index,
+            policy=policy,
+            clock=clock,
+            hold=None if holding is None else holding.queue,
+        )
         self._forwarder = forwarder
         self._patiences = Patiences(timeouts)
         self._retries = retries
@@ -67,6 +79,15 @@ class Dispatcher:
         self.clock = clock
         self.route_log = route_log
         self._holding = holding
+
+    @property
+    def policy(self) -> Policy:
+        """Who chooses; may be set while serving."""
+        return self.choosing.policy
+
+    @policy.setter
+    def policy(self, policy: Policy) -> None:
+        self.choosing.policy = policy
 
     @property
     def holds(self) -> int:
@@ -113,10 +134,11 @@ class Dispatcher:
             BrokenAnswerError: the sink has part of it. Else as `route`.
         """
         while True:
-            decision = passage.decision = self._decide(passage)
-            self._log_route(passage, decision)
+            decision = passage.decision = self.choosing.decide(passage)
             try:
                 return await self._attempt(passage, decision)
+            except MovedError:
+                self.choosing.withdraw(passage, decision)
             except EngineError as error:
                 await self._move_on(passage, decision, error)
 
@@ -163,7 +185,7 @@ class Dispatcher:
         """Whether another engine is there, and may be asked."""
         if isinstance(error, HandoverError):
             return self._retries.pays(passage.paid)  # the same engine may be asked
-        excluded = self._excluded(passage)
+        excluded = self.choosing.excluded(passage)
         if refusing:
             excluded = {*excluded, refusing}
         try:
@@ -172,47 +194,19 @@ class Dispatcher:
             return False
         return self._retries.allows(error, passage.paid)
 
-    def _excluded(self, passage: Passage) -> Collection[EngineId]:
-        """Engines that the request may not be sent to."""
-        pinned = passage.routed.pinned
-        if pinned is None:
-            return {**passage.barred, **passage.failed} if passage.barred else passage.failed
-        others = {state.spec.engine_id for state in self.fleet} - {pinned}
-        return others | passage.failed.keys()
-
-    def _decide(self, passage: Passage) -> Decision:
-        """Choose among the engines that have not failed the request.
-
-        Raises:
-            NoCandidateError: there is none, and none was tried.
-            EngineError: there is none any more; what the last one failed with.
-        """
-        routed, prompt, fleet = passage.routed, passage.prompt, self.fleet
-        try:
-            states = fleet.usable(routed.model, routed.now_s, excluded=self._excluded(passage))
-        except NoCandidateError:
-            if passage.failed:
-                raise list(passage.failed.values())[-1] from None
-            raise
-        engine_ids = [state.spec.engine_id for state in states]
-        hold = None if self._holding is None else self._holding.queue
-        candidates = candidates_for(
-            routed, prompt, engine_ids, fleet=fleet, index=self._index, hold=hold
-        )
-        decision = self.policy.choose(routed, candidates)
-        limited = len(states) < len(fleet) and routed.pinned is None
-        if passage.failed or passage.barred or (limited and fleet.troubled):
-            excluded = fleet.why_not(routed.model, engine_ids, passage.failed)
-            excluded |= {e: why for e, why in passage.barred.items() if e in excluded}
-            decision = replace(decision, excluded=excluded)
-        return decision
-
     async def _attempt(self, passage: Passage, decision: Decision) -> Answer:
         engine_id, routed, prompt = decision.engine_id, passage.routed, passage.prompt
         state = self.fleet[engine_id]
         turn: Turn | None = None
         if self._holding is not None:
-            turn = self._holding.enter(routed, decision, prompt, again=bool(passage.failed))
+            turn = self._holding.enter(
+                routed,
+                decision,
+                prompt,
+                again=bool(passage.failed),
+                would_move=lambda: self.choosing.would_move(passage, decision),
+                held_s=passage.held_s,
+            )
         attempt = passage.attempt(
             routed,
             decision,
@@ -233,6 +227,7 @@ class Dispatcher:
             refusals=self._retries.statuses,
             may_move=lambda refusal: self._may_move(passage, refusal, engine_id),
             turn=turn,
+            held_s=passage.held_s,
         )
         ending = Ending.FAILED
         answer: Answer | None = None
@@ -242,6 +237,7 @@ class Dispatcher:
             self._feedback.decided(routed, decision)
             if turn is not None:
                 await turn.come(passage.patience.ends_at_s)
+            self._log_route(passage, decision)
             attempt.expect_first_token()
             answer = await self._forwarder.forward(
                 engine_id, routed, passage.request, passage.sink, passage.patience, attempt
@@ -255,6 +251,9 @@ class Dispatcher:
             raise
         except asyncio.CancelledError:
             ending = Ending.CANCELLED
+            raise
+        except MovedError:
+            ending = Ending.MOVED
             raise
         finally:
             attempt.end(ending, answer, failure, hurried=passage.patience.wished)

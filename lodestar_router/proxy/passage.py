@@ -26,6 +26,7 @@ class Passage(Struct, eq=False):
     patience: Patience
     failed: dict[EngineId, EngineError] = {}  # msgspec makes each its own
     paid: int = 0  # retries taken from the budget
+    held_s: float = 0.0  # waited here for engines that it was moved from
     decision: Decision | None = None  # the latest
     logged: bool = False  # its route is in the log
     barred: Mapping[EngineId, str] = _NOBODY  # engines that are never asked, and why

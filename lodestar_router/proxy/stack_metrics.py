@@ -52,8 +52,8 @@ class Account:
         latency_s: float,
         error: EngineError | None,
     ) -> None:
-        """An attempt is over; a client that left says nothing of the engine."""
-        if ending is Ending.CANCELLED:
+        """An attempt is over; what was not sent, or not waited for, says nothing of the engine."""
+        if ending in (Ending.CANCELLED, Ending.MOVED):
             return
         self.recent.ended(now_s, latency_s=latency_s)
         if ending is Ending.COMPLETED:

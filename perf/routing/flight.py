@@ -31,6 +31,7 @@ class Flight:
     engine: int = -1
     expected_cached_tokens: int = 0  # by the router, when it decided
     cached_tokens: int = 0  # found by the engine
+    decided_first_s: float = nan  # later decisions: while it was held
     decision_ns: int = 0  # real time that the choice took
     first_token_at_s: float = nan
     ended_at_s: float = nan

@@ -1,25 +1,28 @@
 """Late binding in virtual time: as proxy.holding, with the agenda in place of timers."""
 
-from collections.abc import Callable
-
-from lodestar_router.core.hold import Held, HoldQueue
+from lodestar_router.core.held import Held
+from lodestar_router.core.hold import HoldQueue
 from lodestar_router.core.types import EngineId
 from perf.routing.agenda import Agenda
+from perf.routing.fleet import SimulatedFleet
 from perf.routing.flight import Flight
-
-Send = Callable[[Flight, EngineId], None]
+from perf.routing.router import RouterCore
 
 
 class VirtualHold:
     """Requests that wait at the router of one run."""
 
-    def __init__(self, queue: HoldQueue, agenda: Agenda, send: Send) -> None:
+    def __init__(
+        self, queue: HoldQueue, router: RouterCore, fleet: SimulatedFleet, agenda: Agenda
+    ) -> None:
         self._queue = queue
+        self._router = router
+        self._fleet = fleet
         self._agenda = agenda
-        self._send = send
         self._waiting: dict[int, Flight] = {}
         self._looked_at_s: dict[EngineId, float] = {}  # when the agenda has the next look
         self.held = 0
+        self.moved = 0
 
     def enter(self, flight: Flight) -> None:
         """A flight was decided: send it, or keep it."""
@@ -27,13 +30,13 @@ class VirtualHold:
         assert decision is not None
         assert routed is not None
         if decision.work_s is None:
-            self._send(flight, decision.engine_id)
+            self._fleet.send(flight, decision.engine_id)
             return
         now_s, engine_id = self._agenda.now_s, decision.engine_id
         size = decision.candidates[decision.chosen].engine.block_size_tokens
         held = Held(
             number=flight.ask.number,
-            arrived_at_s=now_s,
+            arrived_at_s=flight.decided_first_s,
             work_s=decision.work_s[decision.chosen],
             uncached_tokens=max(routed.prompt_tokens - flight.expected_cached_tokens, 1),
             client=routed.session_id,
@@ -41,9 +44,10 @@ class VirtualHold:
             cached_blocks=flight.expected_cached_tokens // size if size else 0,
         )
         if self._queue.enter(engine_id, held, now_s, at_once=False):
-            self._send(flight, engine_id)
+            self._fleet.send(flight, engine_id)
             return
-        self.held += 1
+        if flight.decided_first_s == now_s:
+            self.held += 1
         self._waiting[held.number] = flight
         self._look_later(engine_id)
 
@@ -65,8 +69,28 @@ class VirtualHold:
 
     def _go(self, engine_id: EngineId, numbers: list[int]) -> None:
         for number in numbers:
-            self._send(self._waiting.pop(number), engine_id)
+            self._fleet.send(self._waiting.pop(number), engine_id)
         self._look_later(engine_id)
+        self._offer(engine_id)
+
+    def _offer(self, engine_id: EngineId) -> None:
+        """Decide anew for one who waits for another engine and prefers this one now."""
+        numbers = self._queue.movable(engine_id, self._agenda.now_s)
+        if numbers:
+            self._fleet.deliver_reports()
+        for number in numbers:
+            flight = self._waiting[number]
+            assert flight.decision is not None
+            if self._router.would_move(flight):
+                del self._waiting[number]
+                left = flight.decision.engine_id
+                going = self._queue.over(number, self._agenda.now_s)
+                self._router.withdraw(flight)
+                self._router.decide(flight)
+                self.moved += 1
+                self.enter(flight)
+                self._go(left, going)
+                return
 
     def _look_later(self, engine_id: EngineId) -> None:
         due_s = max(self._queue.due_at_s(engine_id), self._agenda.now_s)

@@ -15,12 +15,13 @@ from collections.abc import Callable, Sequence
 from math import isnan
 from time import thread_time_ns
 
-from lodestar_router.core.candidates import candidates_for
+from lodestar_router.core.candidates import as_if_new, candidates_for
 from lodestar_router.core.fleet import Fleet
 from lodestar_router.core.hold import HoldQueue
 from lodestar_router.core.kv_events import KvEvent, ViewId
 from lodestar_router.core.prefix_index import PrefixIndex
 from lodestar_router.core.types import (
+    Candidate,
     Decision,
     Ending,
     EngineId,
@@ -35,7 +36,7 @@ from lodestar_router.features.residual_tracker import ResidualTracker
 from lodestar_router.features.row import TrainingRow
 from lodestar_router.feedback import OVERDUE, RouterFeedback
 from lodestar_router.policy.base import Policy
-from lodestar_router.policy.staged import learned_in
+from lodestar_router.policy.staged import learned_in, would_move
 from perf.routing.flight import Flight
 
 OnLabel = Callable[[RoutedRequest, Decision, Outcome], None]
@@ -106,24 +107,12 @@ class RouterCore:
     def decide(self, flight: Flight) -> Decision:
         """Choose for a tokenized request, and count it as sent."""
         started_ns = thread_time_ns()
-        ask, prompt, fleet, index = flight.ask, flight.prompt, self.fleet, self.index
-        states = fleet.usable(self._model, self._clock())
-        routed = RoutedRequest(
-            request_id=flight.request_id,
-            model=self._model,
-            prompt_tokens=len(ask.token_ids),
-            tokens_known=prompt is not None,
-            max_output_tokens=None,  # clients seldom say how long an answer will be
-            stream=True,
-            now_s=self._clock(),
-            session_id=None if ask.session is None else f"s{ask.session}",
-        )
-        engine_ids = [state.spec.engine_id for state in states]
-        candidates = candidates_for(
-            routed, prompt, engine_ids, fleet=fleet, index=index, hold=self._hold
-        )
+        prompt, fleet, index = flight.prompt, self.fleet, self.index
+        routed, candidates = self._look_at(flight)
         decision = self.policy.choose(routed, candidates)
         flight.decision_ns = thread_time_ns() - started_ns
+        if flight.decision is None:
+            flight.decided_first_s = routed.now_s
         flight.routed, flight.decision = routed, decision
         engine_id = decision.engine_id
         expected_tokens = decision.candidates[decision.chosen].cached_prefix_tokens
@@ -137,6 +126,49 @@ class RouterCore:
             flight.reservation = index.reserve(engine_id, prompt)
         self._feedback.decided(routed, decision)
         return decision
+
+    def _look_at(self, flight: Flight) -> tuple[RoutedRequest, list[Candidate]]:
+        """The request as it stands now, and every engine that may get it."""
+        ask, prompt, now_s = flight.ask, flight.prompt, self._clock()
+        routed = RoutedRequest(
+            request_id=flight.request_id,
+            model=self._model,
+            prompt_tokens=len(ask.token_ids),
+            tokens_known=prompt is not None,
+            max_output_tokens=None,  # clients seldom say how long an answer will be
+            stream=True,
+            now_s=now_s,
+            session_id=None if ask.session is None else f"s{ask.session}",
+        )
+        candidates = candidates_for(
+            routed,
+            prompt,
+            [state.spec.engine_id for state in self.fleet.usable(self._model, now_s)],
+            fleet=self.fleet,
+            index=self.index,
+            hold=self._hold,
+            waited_s=0.0 if flight.decision is None else now_s - flight.decided_first_s,
+        )
+        return routed, candidates
+
+    def would_move(self, flight: Flight) -> bool:
+        """Whether a flight that waits for its engine would be given to another one now."""
+        assert flight.decision is not None
+        routed, candidates = self._look_at(flight)
+        as_if_new(candidates, routed, flight.decision)
+        return would_move(self.policy, routed, candidates, flight.decision)
+
+    def withdraw(self, flight: Flight) -> None:
+        """It is not sent where it was to go: give back what was taken of that engine."""
+        assert flight.ticket is not None
+        assert flight.decision is not None
+        flight.ticket.end()
+        if flight.reservation is not None:
+            self.index.release(flight.reservation, completed=False)
+        learned = learned_in(self.policy)
+        if learned is not None:
+            learned.withdrawn(flight.decision, self._clock())
+        self._observe(flight, Ending.MOVED)
 
     def first_token(self, flight: Flight) -> None:
         """The first token passes the router."""

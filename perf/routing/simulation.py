@@ -101,7 +101,7 @@ class Simulation:
         """The router knows its engines."""
         self.hold: VirtualHold | None = None
         if queue is not None:
-            self.hold = VirtualHold(queue, self._agenda, self.fleet.send)
+            self.hold = VirtualHold(queue, self.router, self.fleet, self._agenda)
             self.router.on_over = self.hold.over
         attach = getattr(self.router.policy, "attach", None)
         if attach is not None:

@@ -5,7 +5,8 @@ from random import Random
 
 import pytest
 
-from lodestar_router.core.hold import LOOK_AHEAD_S, Held, HoldQueue, HoldSettings, rank
+from lodestar_router.core.held import Held, rank
+from lodestar_router.core.hold import LOOKS_PER_S, HoldQueue, HoldSettings
 from lodestar_router.core.types import EngineId
 
 A, B = EngineId("a"), EngineId("b")
@@ -33,13 +34,14 @@ def test_an_idle_engine_gets_a_request_at_once() -> None:
     assert queue.holds == 0
 
 
-def test_a_short_queue_takes_more_and_a_long_one_does_not() -> None:
+def test_an_engine_takes_the_next_once_it_must_have_begun_the_last() -> None:
     queue = HoldQueue(LONG)
 
-    assert enter(queue, held(1, LOOK_AHEAD_S))
-    assert enter(queue, held(2, 0.001))
-    assert not enter(queue, held(3, 0.001))
+    assert enter(queue, held(1, 0.2))
+    assert not enter(queue, held(2, 0.001, arrived_at_s=0.1))
     assert list(queue.waiting()) == [(A, 1)]
+    assert queue.due(A, 0.2) == [2]
+    assert enter(queue, held(3, 0.001, arrived_at_s=0.3))
 
 
 def test_engines_do_not_wait_for_each_other() -> None:
@@ -71,14 +73,14 @@ def test_who_has_waited_long_goes_before_the_shorter() -> None:
     assert queue.over(1, 5.0) == [2]
 
 
-def test_the_next_goes_before_the_last_is_done() -> None:
+def test_the_next_goes_when_the_last_must_be_done() -> None:
     queue = HoldQueue(LONG)
     enter(queue, held(1, 1.0))
     enter(queue, held(2, 1.0))
 
-    assert queue.due_at_s(A) == pytest.approx(1.0 - LOOK_AHEAD_S)
-    assert queue.due(A, 0.7) == []
-    assert queue.due(A, 0.81) == [2]
+    assert queue.due_at_s(A) == pytest.approx(1.0)
+    assert queue.due(A, 0.9) == []
+    assert queue.due(A, 1.0) == [2]
     assert queue.due_at_s(A) == inf
 
 
@@ -181,6 +183,48 @@ def test_those_who_would_go_later_are_not_in_the_way() -> None:
     assert queue.behind_tokens(A, 2000, 0.0) == 0
     assert queue.behind_tokens(A, 100, 1e6) == 0  # they have waited too long to be overtaken
     assert queue.behind_tokens(B, 100, 0.0) == 0
+
+
+def test_a_free_engine_is_offered_who_waits_for_others_the_most_pressing_first() -> None:
+    queue = HoldQueue(LONG)
+    enter(queue, held(1, 9.0), A)
+    for number, work_s in ((2, 0.9), (3, 0.2), (4, 0.4), (5, 0.6), (6, 0.8)):
+        enter(queue, held(number, work_s), A)
+
+    assert queue.movable(B, 1.0) == [3, 4, 5, 6]
+    assert queue.movable(B, 1.0 + 0.5 / LOOKS_PER_S) == []  # that was asked just now
+    assert queue.movable(A, 2.0) == []  # it is busy
+    enter(queue, held(7, 0.5, arrived_at_s=2.0), B)
+    assert queue.movable(B, 2.1) == []
+    assert queue.movable(B, 2.5) == [3, 4, 5, 6]
+
+
+def test_who_must_let_another_go_first_is_not_offered_nor_who_others_count_on() -> None:
+    queue = HoldQueue(LONG)
+    enter(queue, held(1, 9.0))
+    first, second, other = held(2, 0.9), held(3, 0.3), held(4, 0.5, client="c")
+    first.keys = second.keys = [10, 20]
+    second.cached_blocks = 2  # once `first` is done
+    for request in (first, second, other, held(5, 0.1, client="c")):
+        enter(queue, request)
+
+    assert queue.movable(B, 1.0) == [4]
+
+
+def test_who_has_moved_stands_where_it_stood() -> None:
+    queue = HoldQueue(HoldSettings(max_s=2.0))
+    enter(queue, held(1, 9.0), A)
+    enter(queue, held(2, 9.0), B)
+    moved = held(3, 5.0, arrived_at_s=1.0)
+    enter(queue, moved, A)
+    enter(queue, held(4, 0.1, arrived_at_s=1.5), B)
+
+    assert queue.over(3, 2.0) == []
+    assert not queue.enter(B, moved, 2.0, at_once=False)
+
+    assert queue.due(B, 3.0) == [3]  # first come, and its time is up
+    assert queue.behind_tokens(B, 100, 3.0) == 0
+    assert queue.behind_tokens(B, 50, 3.0, waited_s=9.0) == 100
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -75,6 +75,24 @@ def test_many_short_requests_close_an_engine_no_more_than_few_long_ones() -> Non
     assert to_short == pytest.approx(to_long)
 
 
+def test_what_was_not_sent_after_all_is_taken_back() -> None:
+    price, other = CongestionPrice(), CongestionPrice()
+    engine = candidate("a", inflight_prefill_tokens=1000)
+    for _ in range(10):
+        price.sent(engine, 0.2, 0.0)
+        other.sent(engine, 0.2, 0.0)
+    price.sent(engine, 0.7, 0.0)
+    price.withdrawn(engine, 0.7, 0.0)
+    for each in (price, other):
+        each.sent(engine, 0.2, 0.0)
+
+    asked = [engine], [0.3], [0.1], [1e-3], 0.0
+    assert price.prices_s(*asked) == pytest.approx(other.prices_s(*asked))
+
+    price.withdrawn(engine, 100.0, 3600.0)  # long faded
+    assert price.prices_s([engine], [0.3], [0.1], [1e-3], 3600.0) == [0.0]
+
+
 def test_a_day_without_requests_leaves_a_price() -> None:
     price = CongestionPrice()
     engine = candidate("a")

@@ -5,13 +5,13 @@ from random import Random
 import numpy as np
 import pytest
 
-from lodestar_router.core.types import Arm, Candidate, Ending, Outcome
+from lodestar_router.core.types import Arm, Candidate, Ending, Outcome, replace
 from lodestar_router.features.rates import work_tokens
 from lodestar_router.features.row import training_row
 from lodestar_router.policy.baselines import LeastRequest
 from lodestar_router.policy.lodestar import LodestarPolicy
 from lodestar_router.policy.pick import Exploration
-from lodestar_router.policy.staged import StagedPolicy, learned_in
+from lodestar_router.policy.staged import StagedPolicy, learned_in, would_move
 from tests.factories import candidate, load, request
 from tests.features.models import model
 from tests.policy.test_lodestar import dislikes
@@ -145,3 +145,26 @@ def test_the_outcome_of_either_arm_labels_it() -> None:
 
     assert row is not None
     assert row.censored
+
+
+def test_who_waits_moves_where_the_learned_policy_chose_and_would_choose_another() -> None:
+    asked, policy = request(prompt_tokens=1000), LodestarPolicy(Random(0))
+    before = [candidate("a", cached_prefix_tokens=600), candidate("b")]
+    decision = policy.consider(asked, before)
+    assert decision.engine_id == "a"
+
+    assert not would_move(policy, asked, before, decision)
+    as_good = [candidate("a"), candidate("b", cached_prefix_tokens=5)]
+    assert not would_move(policy, asked, as_good, decision)
+    better = [candidate("a", inflight_prefill_tokens=9000), candidate("b")]
+    assert would_move(policy, asked, better, decision)
+    gone = [candidate("b"), candidate("c")]
+    assert would_move(policy, asked, gone, decision)
+    assert not would_move(LeastRequest(Random(0)), asked, better, decision)
+
+
+def test_what_the_fallback_chose_stays_where_it_is() -> None:
+    decision = staged(0.0).choose(request(), disagreed_on())
+
+    assert not would_move(staged(0.0), request(), disagreed_on(), decision)
+    assert would_move(staged(1.0), request(), disagreed_on(), replace(decision, arm=Arm.LEARNED))

@@ -15,6 +15,7 @@ from lodestar_router.core.hold import USUAL, HoldQueue, HoldSettings
 from lodestar_router.core.types import (
     Candidate,
     Decision,
+    Ending,
     EngineId,
     EngineLoad,
     EngineSpec,
@@ -23,6 +24,7 @@ from lodestar_router.core.types import (
 )
 from lodestar_router.errors import DeadlineError, EngineUnreachableError
 from lodestar_router.policy.baselines import RoundRobin
+from lodestar_router.policy.lodestar import LodestarPolicy
 from lodestar_router.proxy.holding import STALE_S, Holding, Turn
 from lodestar_router.proxy.metrics import Metrics
 from lodestar_router.tasks import spawn
@@ -97,7 +99,7 @@ class Bench:
             policy="p", candidates=[candidate], chosen=0, costs=[0.0], reason="only",
             work_s=[work_s],
         )  # fmt: skip
-        turn = self.holding.enter(routed, decision, None, again=again)
+        turn = self.holding.enter(routed, decision, None, again=again, would_move=lambda: False)
         assert turn is not None
         return turn
 
@@ -269,6 +271,59 @@ async def test_who_waits_for_an_engine_that_dies_is_answered_by_another(
         assert reply.status == 200
         assert reply.headers["x-lodestar-engine"] == "e1"
         assert len(engine.posts) == 1
+    await other.stop()
+
+
+class Restless(LodestarPolicy):
+    """Takes the first engine until told to take the last, for the same long prompts."""
+
+    settled = True
+
+    def choose(self, request: RoutedRequest, candidates: Sequence[Candidate]) -> Decision:
+        decision = super().choose(request, candidates)
+        chosen = 0 if self.settled else len(candidates) - 1
+        return replace(decision, chosen=chosen, work_s=[5.0] * len(candidates))
+
+    def prefers_another(
+        self, request: RoutedRequest, candidates: Sequence[Candidate], engine_id: EngineId
+    ) -> bool:
+        return not self.settled and candidates[-1].engine.engine_id != engine_id
+
+
+async def test_who_waits_is_decided_anew_when_another_engine_is_free(
+    engine: MisbehavingEngine,
+) -> None:
+    other = await FakeEngine().start()
+    policy = Restless(Random(0))
+    async with edge_before(engine, other, policy=policy, hold_max_s=10.0) as edge:
+        reported(edge.fleet)
+        reported(edge.fleet, EngineId("e1"))
+        first, second, third = [await edge.client() for _ in range(3)]
+        await first.send(stream_request())
+        await until(lambda: len(engine.posts) == 1)
+        await second.send(stream_request())
+        await until(lambda: len(edge.recorder.decisions) == 2)
+        await asyncio.sleep(0.05)
+
+        policy.settled = False
+        await third.send(stream_request())  # its first token sets e1 free
+        replies = [await third.reply(), await second.reply()]
+
+        assert [reply.headers["x-lodestar-engine"] for reply in replies] == ["e1", "e1"]
+        assert float(replies[1].headers["x-lodestar-held-ms"]) >= 50
+        endings = [outcome.ending for outcome in edge.recorder.outcomes]
+        assert endings.count(Ending.MOVED) == 1
+        lines = [line for line in edge.route_lines.lines if "Routing request" in line]
+        assert len(lines) == 3  # one each, once it is known where
+        engine.answers.set()  # type: ignore[attr-defined]
+        await first.reply()
+        await until(lambda: edge.inflight() == 0)
+        assert b"lodestar:held_requests{" not in edge.metrics.exposition()
+        ttft_s = edge.metrics.registry.get_sample_value(
+            "lodestar:time_to_first_token_seconds_sum", {"engine": "e1"}
+        )
+        assert ttft_s is not None
+        assert ttft_s >= 0.05
     await other.stop()
 
 
