@@ -37,9 +37,13 @@ _SPEC_KIND = "full_attention"
 class BlockPool:
     """All blocks but the null block are free or held by `references` sequences each."""
 
-    def __init__(self, num_blocks: int, block_size_tokens: int, *, events: bool) -> None:
+    def __init__(
+        self, num_blocks: int, block_size_tokens: int, *, events: bool, tokens: bool = True
+    ) -> None:
+        """Whether changes make events, and whether those tell the tokens of stored blocks."""
         self._size = block_size_tokens
         self._publish = events
+        self._tell_tokens = tokens
         self._free = FreeQueue(range(1, num_blocks))
         self._references = [0] * num_blocks
         self._content: list[int | None] = [None] * num_blocks  # block -> key
@@ -154,12 +158,15 @@ class BlockPool:
                 self._twins.setdefault(key, []).append(block)
         sequence.stored_blocks = upto
         if self._publish:
+            size = self._size
             self._events.append(
                 BlockStored(
                     block_hashes=tuple(keys),
                     parent_block_hash=sequence.keys[first - 1] if first else None,
-                    token_ids=sequence.tokens(first * self._size, upto * self._size),
-                    block_size_tokens=self._size,
+                    token_ids=sequence.tokens(first * size, upto * size)
+                    if self._tell_tokens
+                    else (),
+                    block_size_tokens=size,
                     medium=MEDIUM_GPU,
                     extra_keys=(None,) * len(keys),
                     group_idx=_GROUP,

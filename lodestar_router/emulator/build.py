@@ -37,6 +37,7 @@ class EngineSettings:
     async_scheduling: bool | None = None
     slowdown: float = 1.0
     kv_events: bool = True
+    kv_event_tokens: bool = True
     vocab_size: int | None = None  # generated tokens are below it
 
 
@@ -71,6 +72,7 @@ def _config(settings: EngineSettings, profile: EngineProfile) -> EngineModelConf
         reserve_full_sequence=settings.reserve_full_sequence,
         long_prefill_token_threshold=settings.long_prefill_token_threshold,
         kv_events=settings.kv_events,
+        kv_event_tokens=settings.kv_event_tokens,
         vocab_size=settings.vocab_size or profile.vocab_size,
         slowdown=settings.slowdown,
     )

@@ -40,6 +40,7 @@ class EngineModelConfig:
     )
     long_prefill_token_threshold: int = 0  # longest chunk while others are there; 0: no limit
     kv_events: bool = True
+    kv_event_tokens: bool = True  # false: events name blocks by our keys, and nobody reads tokens
     vocab_size: int = 32_000  # generated tokens are below it
     slowdown: float = 1.0  # every step takes this many times as long
 

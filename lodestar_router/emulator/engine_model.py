@@ -73,7 +73,12 @@ class EngineModel:
         self.slowdown = config.slowdown  # may be changed between steps
         self.step_time = step_time
         events = config.kv_events and config.prefix_caching
-        self.pool = BlockPool(config.num_blocks, config.block_size_tokens, events=events)
+        self.pool = BlockPool(
+            config.num_blocks,
+            config.block_size_tokens,
+            events=events,
+            tokens=config.kv_event_tokens,
+        )
         prefill_first = config.scheduler is SchedulerKind.PREFILL_FIRST
         self._scheduler = (PrefillFirstScheduler if prefill_first else Scheduler)(config, self.pool)
         self._sequences: dict[str, Sequence] = {}

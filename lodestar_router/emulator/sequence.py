@@ -45,6 +45,8 @@ class EmulatedRequest(Struct, frozen=True, kw_only=True, eq=False):
     transferred: bool = False  # the prompt's keys and values come from another engine
     # (key of the block before, tokens, block size) -> keys of further blocks.
     chain: Callable[[int, TokenArray, int], list[int]] = chain_keys
+    # (count) -> keys of blocks whose content no other request has; None: made of their tokens.
+    own_keys: Callable[[int], list[int]] | None = None
 
 
 def answer_seed(request_id: str) -> int:
@@ -72,9 +74,9 @@ class Sequence:
     """
 
     __slots__ = (
-        "_answer", "_answer_seed", "_chain", "_prompt", "_vocab_size", "aborted", "admitted_at_s",
-        "arrived_at_s", "block_size_tokens", "blocks", "cached_tokens", "decoding",
-        "end_tokens", "finished_at_s", "first_token_at_s", "keys", "max_tokens",
+        "_answer", "_answer_seed", "_chain", "_own_keys", "_prompt", "_vocab_size", "aborted",
+        "admitted_at_s", "arrived_at_s", "block_size_tokens", "blocks", "cached_tokens",
+        "decoding", "end_tokens", "finished_at_s", "first_token_at_s", "keys", "max_tokens",
         "offset_tokens", "order", "preemptions", "prompt_tokens", "request_id",
         "stored_blocks", "total_tokens", "transferred",
     )  # fmt: skip
@@ -109,7 +111,7 @@ class Sequence:
         self.blocks: list[int] = []
         self.stored_blocks = 0  # leading blocks that the prefix cache knows
         self.keys: list[int] = []
-        self._chain = request.chain
+        self._chain, self._own_keys = request.chain, request.own_keys
         if hashed and request.block_keys is not None:
             self.keys += request.block_keys
         elif hashed:
@@ -159,6 +161,9 @@ class Sequence:
     def extend_keys(self, count: int) -> None:
         """Make at least `count` keys, all of which must lie in prompt and answer."""
         size, done = self.block_size_tokens, len(self.keys)
+        if self._own_keys is not None:
+            self.keys += self._own_keys(self.end_tokens // size - done)
+            return
         wanted = min(max(count * size, done * size + _AHEAD_TOKENS), self.end_tokens) // size
         tokens = np.frombuffer(self.tokens(done * size, wanted * size), dtype=np.uint32)
         parent = self.keys[-1] if done else seed_key(size)

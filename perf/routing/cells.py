@@ -53,6 +53,7 @@ class EngineGroup:
             eager=self.eager,
             slowdown=self.slowdown,
             kv_events=kv_events,
+            kv_event_tokens=False,
         )
         return build_changed(settings, dict(self.profile))
 

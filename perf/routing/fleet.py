@@ -14,7 +14,6 @@ from collections.abc import Callable
 
 from lodestar_router.core.block_keys import chain_keys
 from lodestar_router.core.types import Ending, EngineId, EngineLoad
-from lodestar_router.emulator.config import EngineModelConfig
 from lodestar_router.emulator.engine_model import StepResult
 from lodestar_router.emulator.sequence import EmulatedRequest
 from lodestar_router.errors import RequestError
@@ -23,7 +22,7 @@ from perf.routing.cells import Cell, RouterRestart, Slow
 from perf.routing.engine import KvReporter, LoadReporter, SimulatedEngine
 from perf.routing.flight import Flight
 from perf.routing.router import RouterCore
-from perf.routing.short_keys import ShortPrompt
+from perf.routing.short_keys import OwnKeys, ShortPrompt
 
 
 class SimulatedFleet:
@@ -46,6 +45,7 @@ class SimulatedFleet:
         self._on_end = on_end
         self._kv_events = kv_events
         self._keeps = any(isinstance(event, RouterRestart) for event in cell.events)
+        self._own_keys = OwnKeys()
         self.engines: list[SimulatedEngine] = []
         self._by_id: dict[EngineId, SimulatedEngine] = {}
         self._reporters: list[LoadReporter] = []
@@ -119,9 +119,7 @@ class SimulatedFleet:
 
     def _reach(self, engine: SimulatedEngine, flight: Flight) -> None:
         try:
-            flight.sequence = engine.model.add(
-                emulated(flight, self._agenda.now_s, engine.model.config)
-            )
+            flight.sequence = engine.model.add(self.emulated(flight, engine))
         except RequestError:
             flight.rejected = True
             self._agenda.at(self._agenda.now_s + self._delays.network_s, self._reject, flight)
@@ -152,18 +150,17 @@ class SimulatedFleet:
         self._router.end(flight, Ending.COMPLETED)
         self._on_end(flight)
 
-
-def emulated(flight: Flight, now_s: float, config: EngineModelConfig) -> EmulatedRequest:
-    """The request as its engine gets it; where the router names its blocks, under those names."""
-    ask, prompt = flight.ask, flight.prompt
-    return EmulatedRequest(
-        request_id=flight.request_id,
-        token_ids=ask.token_ids,
-        max_tokens=ask.output_tokens,
-        arrived_at_s=now_s,
-        answer_seed=ask.answer_seed,
-        block_keys=prompt.keys(config.block_size_tokens)[0]
-        if prompt and config.prefix_caching
-        else None,
-        chain=prompt.short.chain if isinstance(prompt, ShortPrompt) else chain_keys,
-    )
+    def emulated(self, flight: Flight, engine: SimulatedEngine) -> EmulatedRequest:
+        """The request as the engine gets it now, its blocks under the names the plan gives them."""
+        ask, config = flight.ask, engine.model.config
+        prompt = ask.prompt
+        return EmulatedRequest(
+            request_id=flight.request_id,
+            token_ids=ask.token_ids,
+            max_tokens=ask.output_tokens,
+            arrived_at_s=self._agenda.now_s,
+            answer_seed=ask.answer_seed,
+            block_keys=prompt.keys(config.block_size_tokens)[0] if config.prefix_caching else None,
+            chain=prompt.short.chain if isinstance(prompt, ShortPrompt) else chain_keys,
+            own_keys=self._own_keys if ask.then is None else None,
+        )

@@ -71,6 +71,21 @@ def _equal_leading(a: Words, b: Words) -> int:
     return count if equal.all() else int(equal.argmin())
 
 
+class OwnKeys:
+    """Names of one run for blocks that only one request has: answers that are never sent back.
+
+    Below zero, where no other key is.
+    """
+
+    def __init__(self) -> None:
+        self._given = 0
+
+    def __call__(self, count: int) -> list[int]:
+        """So many more."""
+        self._given += count
+        return list(range(-self._given, count - self._given))
+
+
 class ShortPrompt(Prompt):
     """A prompt whose blocks have short keys."""
 

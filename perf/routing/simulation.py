@@ -32,7 +32,7 @@ from lodestar_router.policy.base import Policy
 from lodestar_router.policy.staged import learned_in
 from perf.routing.agenda import Agenda
 from perf.routing.cells import Cell, Delays, Event, Restart, RouterRestart
-from perf.routing.fleet import SimulatedFleet, emulated
+from perf.routing.fleet import SimulatedFleet
 from perf.routing.flight import Flight
 from perf.routing.holding import VirtualHold
 from perf.routing.learner import VirtualTrainer
@@ -132,7 +132,7 @@ class Simulation:
         """Requests sent to the engine that have not reached its queue, first sent first."""
         engine = self.fleet[engine_id]
         return [
-            emulated(flight, self.now_s, engine.model.config)
+            self.fleet.emulated(flight, engine)
             for flight in self._open.values()
             if flight.engine == engine.number and flight.sequence is None and not flight.rejected
         ]

@@ -129,3 +129,13 @@ def test_events_can_be_off() -> None:
 
     assert blocks.take_events() == []
     assert blocks.clear() is False
+
+
+def test_events_may_leave_tokens_out() -> None:
+    blocks = BlockPool(8, 16, events=True, tokens=False)
+    sequence = holding(blocks, "a", prompt=48)
+
+    [stored] = blocks.take_events()
+
+    assert isinstance(stored, BlockStored)
+    assert (stored.keys, stored.token_ids) == (sequence.keys, ())

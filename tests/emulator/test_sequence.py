@@ -81,3 +81,19 @@ def test_a_prompt_comes_in_any_form(token_ids: list[int]) -> None:
     entry = EmulatedRequest(request_id="a", token_ids=token_ids, max_tokens=1)
 
     assert list(sequence_of(entry).tokens(0, 3)) == [1, 2, 3]
+
+
+def test_blocks_behind_the_prompt_may_be_named_instead_of_keyed() -> None:
+    named = EmulatedRequest(
+        request_id="a",
+        token_ids=list(range(40)),
+        max_tokens=30,
+        own_keys=lambda count: [-1 - number for number in range(count)],
+    )
+    sequence = sequence_of(named)
+    prompt = list(sequence.keys)
+
+    sequence.extend_keys(3)
+
+    assert len(prompt) == 2
+    assert sequence.keys == [*prompt, -1, -2]  # 70 tokens fill four blocks

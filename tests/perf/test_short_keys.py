@@ -2,7 +2,7 @@ import numpy as np
 
 from lodestar_router.core.block_keys import TokenArray, seed_key
 from lodestar_router.core.blocks import Prompt
-from perf.routing.short_keys import ShortKeys, ShortPrompt
+from perf.routing.short_keys import OwnKeys, ShortKeys, ShortPrompt
 
 SIZE = 16
 
@@ -62,3 +62,11 @@ def test_block_sizes_have_blocks_of_their_own() -> None:
 
 def test_a_prompt_shorter_than_a_block_has_none() -> None:
     assert ShortPrompt([tokens(0, 1)[:9]], ShortKeys()).keys(SIZE) == [[]]
+
+
+def test_own_keys_are_never_given_twice_nor_to_a_prompt() -> None:
+    own, short = OwnKeys(), ShortKeys()
+
+    keys = [*own(3), *own(0), *own(2), *ShortPrompt([tokens(0, 4)], short).keys(SIZE)[0]]
+
+    assert len(set(keys)) == 9
