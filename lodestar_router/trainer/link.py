@@ -43,6 +43,9 @@ _ROWS_PER_FRAME = 256
 _READ_BYTES = 1 << 16
 _CAPACITY_ROWS = 4096  # 1 MB; the trainer's window, so a restarted one has it back
 MEMORY_INTERVAL_S = 5.0  # fast corrections halve in 45 s
+# How long rows wait for others to go with them. A frame takes the trainer out of its sleep,
+# which costs more than the rows in it; a round of training comes every few seconds.
+_GATHER_S = 0.25
 _LIVED_S = 60.0  # a trainer that ran so long did not fail at start: backoff begins anew
 
 
@@ -181,16 +184,24 @@ class TrainerLink:
             self._unsent = len(self._rows)
             while True:
                 while self._unsent:
-                    batch = self._next_batch()
-                    pipe.write(frame(Kind.ROWS, encode_rows(batch)))
-                    self.counters.rows_sent += len(batch)
+                    self._send_rows(pipe)
                     await pipe.drain()
                 if self._clock() >= self._memory_due_s:
                     self._remember(pipe)
-                self._something.clear()
-                await self._something.wait()
+                await self._gather(pipe)
         except ConnectionError:
             return  # it died: the reader sees the end of its output
+
+    async def _gather(self, pipe: asyncio.StreamWriter) -> None:
+        """Wait for a row, and a while for others; cancelled, send what there is."""
+        self._something.clear()
+        try:
+            await self._something.wait()
+            await asyncio.sleep(_GATHER_S)
+        except asyncio.CancelledError:
+            if not pipe.is_closing():
+                self._send_rows(pipe)
+            raise
 
     def _remember(self, pipe: asyncio.StreamWriter) -> None:
         """Give the trainer what it is to keep for the router."""
@@ -198,11 +209,14 @@ class TrainerLink:
         if self._memory is not None and not pipe.is_closing():
             pipe.write(frame(Kind.ROUTER, self._memory()))
 
-    def _next_batch(self) -> list[TrainingRow]:
+    def _send_rows(self, pipe: asyncio.StreamWriter) -> None:
+        """One frame of the oldest unsent rows, if there are any."""
         first = len(self._rows) - self._unsent
         batch = list(islice(self._rows, first, first + _ROWS_PER_FRAME))
-        self._unsent -= len(batch)
-        return batch
+        if batch:
+            self._unsent -= len(batch)
+            pipe.write(frame(Kind.ROWS, encode_rows(batch)))
+            self.counters.rows_sent += len(batch)
 
     async def _read(self, pipe: asyncio.StreamReader) -> None:
         """Take models and reports until the trainer closes its end."""

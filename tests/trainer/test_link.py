@@ -92,6 +92,31 @@ async def test_rows_go_out_and_models_come_in(start: Start) -> None:
     assert os.getpgid(linked.link.pid or 0) != os.getpgid(0), "the router's signals are not its"
 
 
+async def test_rows_that_come_one_after_the_other_wake_the_trainer_once(start: Start) -> None:
+    linked = start(served=model(version=6))
+    linked.link.offer(row())
+    await linked.model(7)
+
+    for _ in range(5):
+        linked.link.offer(row())
+        await asyncio.sleep(0.01)
+    await linked.until(lambda: linked.link.last_report == {"rows": 6})
+
+    assert [model.version for model in linked.models] == [7, 8]
+
+
+async def test_rows_that_wait_for_others_are_sent_before_the_end(start: Start) -> None:
+    linked = start(served=model(version=6))
+    linked.link.offer(row())
+    await linked.model(7)
+    linked.link.offer(row())
+    await asyncio.sleep(0.01)
+
+    await linked.link.stop()
+
+    assert linked.link.counters.rows_sent == 2
+
+
 async def test_a_trainer_that_is_killed_is_started_again_where_it_was(start: Start) -> None:
     linked = start(served=model(version=6))
     linked.link.offer(row())
