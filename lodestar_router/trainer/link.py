@@ -176,7 +176,7 @@ class TrainerLink:
             await end_process(process, self._stop_timeout_s)
 
     async def _write(self, pipe: asyncio.StreamWriter) -> None:
-        """Send where to start from, then rows as they come, oldest first."""
+        """Send where to start from, then rows, oldest first."""
         try:
             if self._model is not None:
                 pipe.write(frame(Kind.MODEL, encode_model(self._model)))
