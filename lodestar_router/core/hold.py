@@ -1,6 +1,7 @@
 """Requests that wait at the router until their engine can begin them.
 
     enter ─► the engine has begun all that it was sent, or that is not known ─► go
+         └─► all but nothing is to be computed ─► go
          └─► else wait ─► it has ─► the one of highest rank goes
                       └─► waited `max_s` ─► go
                       └─► another engine is free, and would be chosen now ─► enter there
@@ -26,7 +27,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from heapq import nlargest
 
-from lodestar_router.core.held import Held, rank
+from lodestar_router.core.held import WORK_FLOOR_S, Held, rank
 from lodestar_router.core.types import EngineId
 
 # A look decides anew for MOST_LOOKED_AT requests at most, each of which takes as long as
@@ -62,6 +63,13 @@ class _Gate:
     def begins_another(self, now_s: float) -> bool:
         """Whether a newcomer would go at once."""
         return self.busy_until_s <= now_s and not self.waiting
+
+    def lets_pass(self, held: Held) -> bool:
+        """Whether it is so short that it would be the next anyway, and may be."""
+        return held.work_s <= WORK_FLOOR_S and not any(
+            (other.client == held.client and held.client is not None) or held.counts_on(other)
+            for other in self.waiting
+        )
 
     def free(self) -> list[Held]:
         """Who waits and need not let another go first: no earlier one of its client, and
@@ -103,7 +111,12 @@ class HoldQueue:
         if gate is None:
             gate = self._gates[engine_id] = _Gate()
         self._at[held.number] = engine_id
-        if at_once or len(gate.waiting) >= self.settings.max_requests or gate.begins_another(now_s):
+        if (
+            at_once
+            or len(gate.waiting) >= self.settings.max_requests
+            or gate.begins_another(now_s)
+            or gate.lets_pass(held)
+        ):
             gate.send(held.number, held.work_s, now_s)
             return True
         held.after = frozenset(a.number for a in gate.waiting if held.counts_on(a))

@@ -24,12 +24,12 @@ Cost     about 0.1 ms for 16 candidates.
 
 from collections.abc import Sequence
 from random import Random
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from lodestar_router.core.goal import DEFAULT_GOAL, Goal
-from lodestar_router.core.types import Candidate, Decision, EngineId, RoutedRequest
+from lodestar_router.core.types import Candidate, Decision, DecodeForecast, EngineId, RoutedRequest
 from lodestar_router.features.decoding import Decoding
 from lodestar_router.features.schema import SCHEMA_VERSION
 from lodestar_router.features.serving import PublishedModel
@@ -46,6 +46,16 @@ from lodestar_router.policy.prediction import Prediction, predict
 from lodestar_router.policy.reason import reason
 from lodestar_router.policy.room import room_prices_s
 from lodestar_router.policy.running_quantile import RunningQuantile
+
+
+class _Appraisal(NamedTuple):
+    """What every candidate would mean, lists [candidates]."""
+
+    predicted: Prediction
+    prices_s: list[float]
+    goal: Goal
+    forecast: DecodeForecast | None
+    costs: list[float]
 
 
 class LodestarPolicy:
@@ -102,7 +112,7 @@ class LodestarPolicy:
         self, request: RoutedRequest, candidates: Sequence[Candidate], engine_id: EngineId
     ) -> bool:
         """Whether the engine is not among the best for the request now, near-ties included."""
-        costs = self.consider(request, candidates).costs
+        costs = self._appraise(request, candidates).costs
         bound = near_tie_bound(min(costs))
         for candidate, cost in zip(candidates, costs, strict=True):
             if candidate.engine.engine_id == engine_id:
@@ -129,27 +139,9 @@ class LodestarPolicy:
                 the steady policy that the learned one falls back to.
         """
         model = self._model
-        predicted = predict(
-            model,
-            request,
-            candidates,
-            with_residual=with_residual,
-            trust=self.trust.trusted,
-        )
+        looked = self._appraise(request, candidates, with_residual=with_residual)
+        predicted, costs = looked.predicted, looked.costs
         own_s = predicted.ttft_s
-        prices_s = self.prices_s(request, candidates, predicted)
-        goal = request.goal or self._goal
-        forecast = None
-        if goal.objective in NEED_DECODING:
-            forecast = self.decoding.forecast(request, candidates)
-        prospects = Prospects(
-            ttft_s=own_s,
-            prices_s=prices_s,
-            spread=predicted.spread,
-            long_ttft_s=self.long_ttft_s.value,
-            forecast=forecast,
-        )
-        costs = objective_costs(goal, prospects)
         exploration = self._exploration if with_residual else NO_EXPLORATION
         picked = pick(request, candidates, costs, exploration, self._rng)
         return Decision(
@@ -161,7 +153,7 @@ class LodestarPolicy:
                 candidates,
                 picked,
                 own_s=own_s,
-                prices_s=prices_s,
+                prices_s=looked.prices_s,
                 distrusted_s=predicted.distrusted_s,
             ),
             propensity=picked.propensity,
@@ -172,11 +164,39 @@ class LodestarPolicy:
             schema_version=SCHEMA_VERSION,
             residuals=predicted.residuals,
             trusted=predicted.trusted,
-            prices_s=prices_s,
+            prices_s=looked.prices_s,
             work_s=predicted.work_s,
-            goal=goal,
+            goal=looked.goal,
+            forecast=looked.forecast,
+        )
+
+    def _appraise(
+        self,
+        request: RoutedRequest,
+        candidates: Sequence[Candidate],
+        *,
+        with_residual: bool = True,
+    ) -> "_Appraisal":
+        predicted = predict(
+            self._model,
+            request,
+            candidates,
+            with_residual=with_residual,
+            trust=self.trust.trusted,
+        )
+        prices_s = self.prices_s(request, candidates, predicted)
+        goal = request.goal or self._goal
+        forecast = None
+        if goal.objective in NEED_DECODING:
+            forecast = self.decoding.forecast(request, candidates)
+        prospects = Prospects(
+            ttft_s=predicted.ttft_s,
+            prices_s=prices_s,
+            spread=predicted.spread,
+            long_ttft_s=self.long_ttft_s.value,
             forecast=forecast,
         )
+        return _Appraisal(predicted, prices_s, goal, forecast, objective_costs(goal, prospects))
 
     def prices_s(
         self, request: RoutedRequest, candidates: Sequence[Candidate], predicted: Prediction

@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from lodestar_router.core.held import Held, rank
+from lodestar_router.core.held import WORK_FLOOR_S, Held, rank
 from lodestar_router.core.hold import LOOKS_PER_S, HoldQueue, HoldSettings
 from lodestar_router.core.types import EngineId
 
@@ -38,10 +38,24 @@ def test_an_engine_takes_the_next_once_it_must_have_begun_the_last() -> None:
     queue = HoldQueue(LONG)
 
     assert enter(queue, held(1, 0.2))
-    assert not enter(queue, held(2, 0.001, arrived_at_s=0.1))
+    assert not enter(queue, held(2, 0.01, arrived_at_s=0.1))
     assert list(queue.waiting()) == [(A, 1)]
     assert queue.due(A, 0.2) == [2]
-    assert enter(queue, held(3, 0.001, arrived_at_s=0.3))
+    assert enter(queue, held(3, 0.01, arrived_at_s=0.3))
+
+
+def test_what_needs_all_but_no_prefill_goes_at_once_unless_it_must_let_another_go_first() -> None:
+    queue = HoldQueue(LONG)
+    enter(queue, held(1, 9.0))
+    waits = held(2, 0.9, client="c")
+    waits.keys = [10, 20]  # of which nothing is cached yet
+    enter(queue, waits)
+
+    assert enter(queue, held(3, WORK_FLOOR_S))
+    assert not enter(queue, held(4, WORK_FLOOR_S, client="c"))
+    counts_on = held(5, WORK_FLOOR_S)
+    counts_on.keys, counts_on.cached_blocks = [10, 20], 2
+    assert not enter(queue, counts_on)
 
 
 def test_engines_do_not_wait_for_each_other() -> None:
