@@ -13,6 +13,7 @@ import uvloop
 from lodestar_router.core.fleet import Fleet
 from lodestar_router.core.hold import USUAL, HoldQueue, HoldSettings
 from lodestar_router.core.types import (
+    Arm,
     Candidate,
     Decision,
     Ending,
@@ -84,7 +85,7 @@ class Bench:
             HoldSettings(max_s=max_s), fleet=self.fleet, metrics=self.metrics, clock=time.monotonic
         )
 
-    def enter(self, work_s: float = 5.0, *, again: bool = False) -> Turn:
+    def enter(self, work_s: float = 5.0, *, again: bool = False, arm: Arm | None = None) -> Turn:
         routed = RoutedRequest(
             request_id="r",
             model="m",
@@ -97,7 +98,7 @@ class Bench:
         candidate = Candidate(engine=self.fleet.snapshot(E0, 0.0), cached_prefix_tokens=0)
         decision = Decision(
             policy="p", candidates=[candidate], chosen=0, costs=[0.0], reason="only",
-            work_s=[work_s],
+            work_s=[work_s], arm=arm,
         )  # fmt: skip
         turn = self.holding.enter(routed, decision, None, again=again, would_move=lambda: False)
         assert turn is not None
@@ -139,6 +140,15 @@ async def test_a_request_that_failed_elsewhere_does_not_wait() -> None:
     bench.enter()
 
     await asyncio.wait_for(bench.enter(again=True).come(inf), 0.1)
+
+
+async def test_what_a_policy_on_trial_does_not_steer_does_not_wait() -> None:
+    bench = Bench()
+    bench.enter()
+
+    await asyncio.wait_for(bench.enter(arm=Arm.FALLBACK).come(inf), 0.1)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(bench.enter(arm=Arm.LEARNED).come(inf), 0.05)
 
 
 @pytest.mark.parametrize("age_s", [pytest.param(STALE_S + 0.5, id="old"), None])
