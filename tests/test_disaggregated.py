@@ -50,7 +50,7 @@ async def test_a_chat_is_streamed_as_it_is_written(connector: KvConnector) -> No
 async def test_many_at_once_are_spread_over_both_roles(connector: KvConnector) -> None:
     async with legs(connector) as it:
         asked = [
-            it.ask(prompt=[number + 10] * 200, tokens=20, stream=number % 2 == 0)
+            it.ask(prompt=[number + 10] * 200, tokens=300, stream=number % 2 == 0)
             for number in range(24)
         ]
 
