@@ -7,7 +7,8 @@
                       └─► another engine is free, and would be chosen now ─► enter there
 
 An engine has begun what it was sent when the predicted prefill work has had its time, and
-at the latest when all first tokens have come.
+at the latest when all first tokens have come. Sent 0.02 and 0.05 s earlier, mean TTFT was 1.04
+and 1.03 times as long, 0.05 s later 1.4 times (five cells of perf.routing, one seed).
 
 An engine serves its queue first come, first served, and a request once sent can neither be
 overtaken nor go elsewhere: what waits here can do both. Who goes first: held.py. Requests

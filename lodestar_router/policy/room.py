@@ -15,8 +15,8 @@ waits the longer by what this one takes of the cache, for as long as it stays: h
 at 0.9 of it is full for about a fifth of the time. Without this price the engines with the
 least room, which are often the fastest, stay full of long prompts: on 8 A30 and 8 V100 with
 conversations at 0.9 of the knee their usage was 0.9 at the median, and 0.5 under policies
-that count requests; with it mean TTFT was 0.92 and P99 0.90 of what it was (one seed; over eight
-cells and two seeds perf/results has 0.98 and 0.96).
+that count requests. Where requests may wait at the router (core/hold.py), which holds no cache, it
+is worth little: without it mean TTFT is 0.98 [0.96, 1.01] over five cells (perf/results).
 
 In       one request, its candidates, the answer's expected length, the stay.
 Out      float list [candidates], seconds; 0 where usage or capacity is not known.
