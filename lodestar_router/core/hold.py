@@ -67,10 +67,9 @@ class _Gate:
 
     def lets_pass(self, held: Held) -> bool:
         """Whether it is so short that it would be the next anyway, and may be."""
-        return held.work_s <= WORK_FLOOR_S and not any(
-            (other.client == held.client and held.client is not None) or held.counts_on(other)
-            for other in self.waiting
-        )
+        if held.work_s > WORK_FLOOR_S or held.after:
+            return False
+        return held.client is None or all(other.client != held.client for other in self.waiting)
 
     def free(self) -> list[Held]:
         """Who waits and need not let another go first: no earlier one of its client, and
@@ -112,6 +111,7 @@ class HoldQueue:
         if gate is None:
             gate = self._gates[engine_id] = _Gate()
         self._at[held.number] = engine_id
+        held.after = frozenset(a.number for a in gate.waiting if held.counts_on(a))
         if (
             at_once
             or len(gate.waiting) >= self.settings.max_requests
@@ -120,7 +120,6 @@ class HoldQueue:
         ):
             gate.send(held.number, held.work_s, now_s)
             return True
-        held.after = frozenset(a.number for a in gate.waiting if held.counts_on(a))
         insort(gate.waiting, held, key=lambda other: other.arrived_at_s)
         self.holds += 1
         return False

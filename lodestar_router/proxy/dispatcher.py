@@ -13,13 +13,7 @@ from collections.abc import Callable
 from lodestar_router.core.blocks import Prompt
 from lodestar_router.core.fleet import Fleet
 from lodestar_router.core.prefix_index import PrefixIndex
-from lodestar_router.core.types import (
-    Decision,
-    Ending,
-    EngineId,
-    RoutedRequest,
-    replace,
-)
+from lodestar_router.core.types import Decision, Ending, EngineId, RoutedRequest, replace
 from lodestar_router.errors import (
     EngineError,
     EngineRefusedError,

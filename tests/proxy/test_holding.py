@@ -31,7 +31,7 @@ from lodestar_router.proxy.metrics import Metrics
 from lodestar_router.tasks import spawn
 from tests.fake_engine import FakeEngine
 from tests.misbehaving_engine import Exchange, MisbehavingEngine
-from tests.proxy.harness import edge_before, stream_request, until
+from tests.proxy.harness import Edge, RawClient, edge_before, stream_request, until
 
 E0 = EngineId("e0")
 
@@ -221,16 +221,22 @@ async def engine() -> AsyncIterator[MisbehavingEngine]:
     await engine.stop()
 
 
+async def one_waits(edge: Edge, engine: MisbehavingEngine) -> tuple[RawClient, RawClient]:
+    """Two who ask for the same: the engine is busy with the first, the second waits for it."""
+    first, second = await edge.client(), await edge.client()
+    await first.send(stream_request())
+    await until(lambda: len(engine.posts) == 1)
+    await second.send(stream_request())
+    await until(lambda: len(edge.recorder.decisions) == 2)
+    return first, second
+
+
 async def test_a_client_that_leaves_while_it_waits_costs_nothing(
     engine: MisbehavingEngine,
 ) -> None:
     async with edge_before(engine, policy=LongPrompts(Random(0)), hold_max_s=10.0) as edge:
         reported(edge.fleet)
-        first, second = await edge.client(), await edge.client()
-        await first.send(stream_request())
-        await until(lambda: len(engine.posts) == 1)
-        await second.send(stream_request())
-        await until(lambda: len(edge.recorder.decisions) == 2)
+        first, second = await one_waits(edge, engine)
 
         await second.close()
         await until(lambda: len(edge.recorder.outcomes) == 1)
@@ -269,11 +275,7 @@ async def test_who_waits_for_an_engine_that_dies_is_answered_by_another(
     policy = FirstWithLongPrompts(Random(0))
     async with edge_before(engine, other, policy=policy, hold_max_s=10.0) as edge:
         reported(edge.fleet)
-        first, second = await edge.client(), await edge.client()
-        await first.send(stream_request())
-        await until(lambda: len(engine.posts) == 1)
-        await second.send(stream_request())
-        await until(lambda: len(edge.recorder.decisions) == 2)
+        _, second = await one_waits(edge, engine)
         edge.fleet.mark_down(E0, "died", time.monotonic())
 
         reply = await second.reply()
@@ -308,11 +310,7 @@ async def test_who_waits_is_decided_anew_when_another_engine_is_free(
     async with edge_before(engine, other, policy=policy, hold_max_s=10.0) as edge:
         reported(edge.fleet)
         reported(edge.fleet, EngineId("e1"))
-        first, second, third = [await edge.client() for _ in range(3)]
-        await first.send(stream_request())
-        await until(lambda: len(engine.posts) == 1)
-        await second.send(stream_request())
-        await until(lambda: len(edge.recorder.decisions) == 2)
+        (first, second), third = await one_waits(edge, engine), await edge.client()
         await asyncio.sleep(0.05)
 
         policy.settled = False
