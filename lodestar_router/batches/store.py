@@ -134,7 +134,13 @@ class Store:
 
     async def open_file(self, record: FileRecord) -> BinaryIO:
         """Its content, to be read and closed off the loop."""
-        return await asyncio.to_thread(self._contents.open, record.file_id)
+        loop = asyncio.get_running_loop()
+        opening = loop.run_in_executor(None, self._contents.open, record.file_id)
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close)  # the thread opens it all the same
+            raise
 
     async def remove_file(self, file_id: str, owner: str) -> None:
         """Delete a file.
@@ -204,3 +210,8 @@ class Store:
             for _, answer in rows:
                 yield answer + b"\n"
             after = rows[-1][0]
+
+
+def _close(opening: "asyncio.Future[BinaryIO]") -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()

@@ -1,11 +1,14 @@
 """What the store keeps, refuses, and leaves behind when it cannot."""
 
+import asyncio
 import resource
 import signal
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -13,6 +16,8 @@ from lodestar_router.batches.contents import LocalFiles, new_file_id
 from lodestar_router.batches.records import BatchRecord, ConflictError, NotFoundError, Status
 from lodestar_router.batches.store import Store
 from lodestar_router.errors import ConfigError, StorageError
+from lodestar_router.tasks import spawn
+from tests.emulator.server_rig import until
 
 
 @asynccontextmanager
@@ -43,6 +48,31 @@ def batch(file_id: str, status: Status, number: int = 0) -> BatchRecord:
         batch_id=f"batch_{number}", owner="a", endpoint="/v1/completions", input_file_id=file_id,
         completion_window="24h", status=status, created_at=1, expires_at=2,
     )  # fmt: skip
+
+
+async def test_a_file_whose_reader_left_while_it_was_opened_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    files: list[BinaryIO] = []
+    open_file = LocalFiles.open
+
+    def open_slowly(contents: LocalFiles, file_id: str) -> BinaryIO:
+        begun.set()
+        go_on.wait()
+        files.append(open_file(contents, file_id))
+        return files[-1]
+
+    monkeypatch.setattr(LocalFiles, "open", open_slowly)
+    async with opened(tmp_path) as store:
+        record = await store.add_file("a", filename="x", purpose="batch", content=b"hello")
+        reader = spawn(store.open_file(record), name="reader")
+        await asyncio.to_thread(begun.wait)
+        reader.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reader
+        go_on.set()
+        await until(lambda: bool(files) and files[0].closed)
 
 
 async def test_files_and_batches_outlive_the_process(tmp_path: Path) -> None:
