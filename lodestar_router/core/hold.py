@@ -13,8 +13,10 @@ and 1.03 times as long, 0.05 s later 1.4 times (five cells of perf.routing, one 
 An engine serves its queue first come, first served, and a request once sent can neither be
 overtaken nor go elsewhere: what waits here can do both. Who goes first: held.py. Requests
 of one client keep their order, and nobody overtakes a request whose prefix it counts on: it
-would compute that prefix itself. An engine that nobody waits for and that could begin another
-request is offered those that wait for others (`movable`); whoever asks decides anew for them.
+would compute that prefix itself. An engine that could begin another request is offered those
+that wait for others first (`movable`), then the next of its own goes: whoever asks compares
+the two engines for them, and decides anew for one that would move. Where an engine offered its
+turn only when nobody waited for it, mean TTFT was 1.02 times as long (eight cells, two seeds).
 
 In       what is sent, its predicted work, first tokens, ends; time as an argument.
 Out      the numbers of the requests that are to be sent now, in order.
@@ -31,10 +33,11 @@ from heapq import nlargest
 from lodestar_router.core.held import WORK_FLOOR_S, Held, rank
 from lodestar_router.core.types import EngineId
 
-# A look decides anew for MOST_LOOKED_AT requests at most, each of which takes as long as
-# any decision: all of them together take less than a tenth of a core.
+# A look compares two engines for MOST_LOOKED_AT requests at most, each of which takes about half
+# as long as a decision: all of them together take less than a tenth of a core. With 4 in place
+# of 16 mean TTFT was 1.01 times as long (eight cells, two seeds).
 LOOKS_PER_S = 100.0
-MOST_LOOKED_AT = 4
+MOST_LOOKED_AT = 16
 _NEVER = math.inf
 
 
@@ -124,21 +127,20 @@ class HoldQueue:
         self.holds += 1
         return False
 
-    def over(self, number: int, now_s: float) -> list[int]:
-        """Its first token came, or it ended, or its client left; who goes now."""
+    def over(self, number: int, now_s: float) -> None:
+        """Its first token came, or it ended, or it waits for its engine no more."""
         engine_id = self._at.pop(number, None)
         if engine_id is None:
-            return []
+            return
         gate = self._gates[engine_id]
         if gate.sent.pop(number, None) is None:
             gate.waiting = [held for held in gate.waiting if held.number != number]
             self.holds -= 1
         else:
             gate.busy_until_s = now_s + sum(gate.sent.values())
-        return self.due(engine_id, now_s)
 
     def due(self, engine_id: EngineId, now_s: float) -> list[int]:
-        """Who goes now, because time has passed."""
+        """Who of those that wait for the engine goes now."""
         gate = self._gates.get(engine_id)
         if gate is None:
             return []
@@ -168,17 +170,18 @@ class HoldQueue:
         return held.arrived_at_s + self.settings.max_s
 
     def movable(self, engine_id: EngineId, now_s: float) -> list[int]:
-        """Who waits for other engines, if this one would begin another request now.
+        """Who waits for other engines, if this one could begin another request now.
 
-        Those of the highest rank; none if it was asked too often lately.
+        Those of the highest rank; none if that was asked too often lately.
         """
         if not self.holds or self._next_look_s > now_s:
             return []
         own = self._gates.get(engine_id)
-        if own is not None and not own.begins_another(now_s):
+        if own is not None and own.busy_until_s > now_s:
             return []
         self._next_look_s = now_s + 1.0 / LOOKS_PER_S
-        others = [held for gate in self._gates.values() for held in gate.movable()]
+        gates = [gate for gate in self._gates.values() if gate is not own]
+        others = [held for gate in gates for held in gate.movable()]
         first = nlargest(MOST_LOOKED_AT, others, key=lambda held: held.rank(now_s))
         return [held.number for held in first]
 

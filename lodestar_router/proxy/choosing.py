@@ -2,7 +2,7 @@
 
 In       a passage; the views; the policy, which may be swapped while serving.
 Out      Decisions. Nothing is counted here but what the policy itself remembers.
-Cost     a match and a choice per decision, and as much for each `would_move`.
+Cost     a match and a choice per decision; a match and two candidates for each `would_move`.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -68,8 +68,8 @@ class Choosing:
             decision = replace(decision, excluded=excluded)
         return decision
 
-    def would_move(self, passage: Passage, decision: Decision) -> bool:
-        """Whether a request that waits would be given to another engine now."""
+    def would_move(self, passage: Passage, decision: Decision, other: EngineId) -> bool:
+        """Whether a request that waits for its engine would rather be given to the other now."""
         routed = replace(passage.routed, now_s=self._clock())
         if routed.leg is Leg.DECODE:  # its prefill may have been told where it goes
             return False
@@ -77,7 +77,11 @@ class Choosing:
             states = self._fleet.usable(routed.model, routed.now_s, excluded=self.excluded(passage))
         except (ModelNotFoundError, NoCandidateError):
             return False
-        candidates = self._candidates(passage, routed, [s.spec.engine_id for s in states])
+        usable = [state.spec.engine_id for state in states]
+        if other not in usable:
+            return False
+        both = [engine_id for engine_id in usable if engine_id in (decision.engine_id, other)]
+        candidates = self._candidates(passage, routed, both)
         as_if_new(candidates, routed, decision)
         return would_move(self.policy, routed, candidates, decision)
 

@@ -198,7 +198,7 @@ class Dispatcher:
                 decision,
                 prompt,
                 again=bool(passage.failed),
-                would_move=lambda: self.choosing.would_move(passage, decision),
+                would_move=lambda other: self.choosing.would_move(passage, decision, other),
                 held_s=passage.held_s,
             )
         attempt = passage.attempt(

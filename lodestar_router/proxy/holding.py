@@ -39,7 +39,7 @@ class _Waiting(Struct, eq=False):
 
     turn: asyncio.Future[bool]  # true: decide anew
     engine_id: EngineId
-    would_move: Callable[[], bool]
+    would_move: Callable[[EngineId], bool]
 
 
 class Turn:
@@ -92,14 +92,14 @@ class Holding:
         prompt: Prompt | None,
         *,
         again: bool,
-        would_move: Callable[[], bool],
+        would_move: Callable[[EngineId], bool],
         held_s: float = 0.0,
     ) -> Turn | None:
         """A request was given to an engine; None where its prefill cannot be foreseen.
 
         Args:
             again: another engine has failed it, so it has waited enough.
-            would_move: whether it would be given to another engine by now.
+            would_move: whether it would rather be given to that engine by now.
             held_s: how long it has waited for other engines.
         """
         if decision.work_s is None:
@@ -148,9 +148,8 @@ class Holding:
 
     def over(self, number: int, engine_id: EngineId) -> None:
         """See Turn.over."""
-        self._wake(self.queue.over(number, self._clock()))
-        self._offer(engine_id)
-        self._look_later(engine_id)
+        self.queue.over(number, self._clock())
+        self._give_turn(engine_id)
 
     def _look(self, engine_id: EngineId) -> None:
         self._looks.pop(engine_id, None)
@@ -160,23 +159,30 @@ class Holding:
         elif self._stale(engine_id, self._clock()):
             self._wake(self.queue.release(engine_id))
         else:
-            self._wake(self.queue.due(engine_id, self._clock()))
-            self._offer(engine_id)
+            self._give_turn(engine_id)
+            return
         self._look_later(engine_id)
 
-    def _offer(self, engine_id: EngineId) -> None:
+    def _give_turn(self, engine_id: EngineId) -> None:
+        """Let the next go if the engine can begin it; who comes from another is one of them."""
+        if not self._offer(engine_id):
+            self._wake(self.queue.due(engine_id, self._clock()))
+        self._look_later(engine_id)
+
+    def _offer(self, engine_id: EngineId) -> bool:
         """Have one decided anew that waits for another engine and prefers this one now."""
         now_s = self._clock()
         if not self.queue.holds or self._lost(engine_id) or self._stale(engine_id, now_s):
-            return
+            return False
         for number in self.queue.movable(engine_id, now_s):
             waiting = self._waiting.get(number)
-            if waiting is None or waiting.turn.done() or not waiting.would_move():
+            if waiting is None or waiting.turn.done() or not waiting.would_move(engine_id):
                 continue
             waiting.turn.set_result(True)
-            self._wake(self.queue.over(number, now_s))
+            self.queue.over(number, now_s)
             self._look_later(waiting.engine_id)
-            return
+            return True
+        return False
 
     def _wake(self, numbers: list[int], error: EngineError | None = None) -> None:
         for number in numbers:

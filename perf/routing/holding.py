@@ -61,17 +61,18 @@ class VirtualHold:
         """The flight's first token has come, or it has ended."""
         assert flight.decision is not None
         engine_id = flight.decision.engine_id
-        self._go(engine_id, self._queue.over(flight.ask.number, self._agenda.now_s))
+        self._queue.over(flight.ask.number, self._agenda.now_s)
+        self._give_turn(engine_id)
 
     def _look(self, engine_id: EngineId) -> None:
         self._looked_at_s.pop(engine_id, None)
-        self._go(engine_id, self._queue.due(engine_id, self._agenda.now_s))
+        self._give_turn(engine_id)
 
-    def _go(self, engine_id: EngineId, numbers: list[int]) -> None:
-        for number in numbers:
+    def _give_turn(self, engine_id: EngineId) -> None:
+        self._offer(engine_id)
+        for number in self._queue.due(engine_id, self._agenda.now_s):
             self._fleet.send(self._waiting.pop(number), engine_id)
         self._look_later(engine_id)
-        self._offer(engine_id)
 
     def _offer(self, engine_id: EngineId) -> None:
         """Decide anew for one who waits for another engine and prefers this one now."""
@@ -81,15 +82,15 @@ class VirtualHold:
         for number in numbers:
             flight = self._waiting[number]
             assert flight.decision is not None
-            if self._router.would_move(flight):
+            if self._router.would_move(flight, engine_id):
                 del self._waiting[number]
                 left = flight.decision.engine_id
-                going = self._queue.over(number, self._agenda.now_s)
+                self._queue.over(number, self._agenda.now_s)
                 self._router.withdraw(flight)
                 self._router.decide(flight)
                 self.moved += 1
                 self.enter(flight)
-                self._go(left, going)
+                self._look_later(left)
                 return
 
     def _look_later(self, engine_id: EngineId) -> None:

@@ -11,7 +11,7 @@ Errors   NoCandidateError from decide when no engine is up.
 Fleet, index, tracker, feedback and policy are the router's own, unchanged.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from math import isnan
 from time import thread_time_ns
 
@@ -127,8 +127,10 @@ class RouterCore:
         self._feedback.decided(routed, decision)
         return decision
 
-    def _look_at(self, flight: Flight) -> tuple[RoutedRequest, list[Candidate]]:
-        """The request as it stands now, and every engine that may get it."""
+    def _look_at(
+        self, flight: Flight, only: Collection[EngineId] | None = None
+    ) -> tuple[RoutedRequest, list[Candidate]]:
+        """The request as it stands now, and the engines that may get it."""
         ask, prompt, now_s = flight.ask, flight.prompt, self._clock()
         routed = RoutedRequest(
             request_id=flight.request_id,
@@ -140,10 +142,11 @@ class RouterCore:
             now_s=now_s,
             session_id=None if ask.session is None else f"s{ask.session}",
         )
+        usable = [state.spec.engine_id for state in self.fleet.usable(self._model, now_s)]
         candidates = candidates_for(
             routed,
             prompt,
-            [state.spec.engine_id for state in self.fleet.usable(self._model, now_s)],
+            usable if only is None else [engine_id for engine_id in usable if engine_id in only],
             fleet=self.fleet,
             index=self.index,
             hold=self._hold,
@@ -151,10 +154,10 @@ class RouterCore:
         )
         return routed, candidates
 
-    def would_move(self, flight: Flight) -> bool:
-        """Whether a flight that waits for its engine would be given to another one now."""
+    def would_move(self, flight: Flight, other: EngineId) -> bool:
+        """Whether a flight that waits for its engine would rather be given to the other now."""
         assert flight.decision is not None
-        routed, candidates = self._look_at(flight)
+        routed, candidates = self._look_at(flight, only=(flight.decision.engine_id, other))
         as_if_new(candidates, routed, flight.decision)
         return would_move(self.policy, routed, candidates, flight.decision)
 

@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from lodestar_router.core.held import WORK_FLOOR_S, Held, rank
-from lodestar_router.core.hold import LOOKS_PER_S, HoldQueue, HoldSettings
+from lodestar_router.core.hold import LOOKS_PER_S, MOST_LOOKED_AT, HoldQueue, HoldSettings
 from lodestar_router.core.types import EngineId
 
 A, B = EngineId("a"), EngineId("b")
@@ -25,6 +25,12 @@ def held(number: int, work_s: float, arrived_at_s: float = 0.0, client: str | No
 
 def enter(queue: HoldQueue, request: Held, engine: EngineId = A, *, at_once: bool = False) -> bool:
     return queue.enter(engine, request, request.arrived_at_s, at_once=at_once)
+
+
+def over(queue: HoldQueue, number: int, now_s: float, engine: EngineId = A) -> list[int]:
+    """Who goes because one is over."""
+    queue.over(number, now_s)
+    return queue.due(engine, now_s)
 
 
 def test_an_idle_engine_gets_a_request_at_once() -> None:
@@ -71,9 +77,9 @@ def test_the_shortest_goes_first_once_the_engine_is_free() -> None:
     for number, work_s in ((2, 0.9), (3, 0.3), (4, 0.6)):
         assert not enter(queue, held(number, work_s))
 
-    assert queue.over(1, 1.0) == [3]
-    assert queue.over(3, 1.3) == [4]
-    assert queue.over(4, 1.9) == [2]
+    assert over(queue, 1, 1.0) == [3]
+    assert over(queue, 3, 1.3) == [4]
+    assert over(queue, 4, 1.9) == [2]
     assert queue.holds == 0
 
 
@@ -84,7 +90,7 @@ def test_who_has_waited_long_goes_before_the_shorter() -> None:
     enter(queue, held(3, 0.5, arrived_at_s=4.0))
 
     assert rank(5.0, 0.9) > rank(1.0, 0.5)
-    assert queue.over(1, 5.0) == [2]
+    assert over(queue, 1, 5.0) == [2]
 
 
 def test_the_next_goes_when_the_last_must_be_done() -> None:
@@ -143,9 +149,9 @@ def test_a_client_keeps_its_order() -> None:
     enter(queue, held(3, 0.4, client="c"))
     enter(queue, held(4, 0.5, client="d"))
 
-    assert queue.over(1, 1.0) == [4]  # the shortest is 3, whose client came with 2 before
-    assert queue.over(4, 1.5) == [2]
-    assert queue.over(2, 2.4) == [3]
+    assert over(queue, 1, 1.0) == [4]  # the shortest is 3, whose client came with 2 before
+    assert over(queue, 4, 1.5) == [2]
+    assert over(queue, 2, 2.4) == [3]
 
 
 def test_nobody_overtakes_the_request_whose_prefix_it_counts_on() -> None:
@@ -158,9 +164,9 @@ def test_nobody_overtakes_the_request_whose_prefix_it_counts_on() -> None:
     for request in (first, second, other):
         enter(queue, request)
 
-    assert queue.over(1, 1.0) == [4]
-    assert queue.over(4, 1.5) == [2]
-    assert queue.over(2, 2.4) == [3]
+    assert over(queue, 1, 1.0) == [4]
+    assert over(queue, 4, 1.5) == [2]
+    assert over(queue, 2, 2.4) == [3]
 
 
 def test_who_leaves_while_waiting_is_forgotten() -> None:
@@ -168,11 +174,11 @@ def test_who_leaves_while_waiting_is_forgotten() -> None:
     enter(queue, held(1, 1.0))
     enter(queue, held(2, 0.5))
 
-    assert queue.over(2, 0.1) == []
+    assert over(queue, 2, 0.1) == []
     assert queue.holds == 0
-    assert queue.over(1, 1.0) == []
-    assert queue.over(1, 1.0) == []  # a second end is no matter
-    assert queue.over(99, 1.0) == []
+    assert over(queue, 1, 1.0) == []
+    assert over(queue, 1, 1.0) == []  # a second end is no matter
+    assert over(queue, 99, 1.0) == []
 
 
 def test_a_lost_engine_gives_back_all_who_wait() -> None:
@@ -202,15 +208,18 @@ def test_those_who_would_go_later_are_not_in_the_way() -> None:
 def test_a_free_engine_is_offered_who_waits_for_others_the_most_pressing_first() -> None:
     queue = HoldQueue(LONG)
     enter(queue, held(1, 9.0), A)
-    for number, work_s in ((2, 0.9), (3, 0.2), (4, 0.4), (5, 0.6), (6, 0.8)):
-        enter(queue, held(number, work_s), A)
+    longest_first = range(MOST_LOOKED_AT + 2, 1, -1)
+    for number in longest_first:
+        enter(queue, held(number, 0.1 * number), A)
 
-    assert queue.movable(B, 1.0) == [3, 4, 5, 6]
+    first = list(range(2, MOST_LOOKED_AT + 2))
+    assert queue.movable(B, 1.0) == first
     assert queue.movable(B, 1.0 + 0.5 / LOOKS_PER_S) == []  # that was asked just now
     assert queue.movable(A, 2.0) == []  # it is busy
-    enter(queue, held(7, 0.5, arrived_at_s=2.0), B)
-    assert queue.movable(B, 2.1) == []
-    assert queue.movable(B, 2.5) == [3, 4, 5, 6]
+    enter(queue, held(98, 0.5, arrived_at_s=2.0), B)
+    enter(queue, held(99, 0.1, arrived_at_s=2.0), B)
+    assert queue.movable(B, 2.1) == []  # so is this
+    assert queue.movable(B, 2.5) == first  # of its own one could go as well
 
 
 def test_who_must_let_another_go_first_is_not_offered_nor_who_others_count_on() -> None:
@@ -233,7 +242,7 @@ def test_who_has_moved_stands_where_it_stood() -> None:
     enter(queue, moved, A)
     enter(queue, held(4, 0.1, arrived_at_s=1.5), B)
 
-    assert queue.over(3, 2.0) == []
+    queue.over(3, 2.0)
     assert not queue.enter(B, moved, 2.0, at_once=False)
 
     assert queue.due(B, 3.0) == [3]  # first come, and its time is up
@@ -253,20 +262,20 @@ def test_everybody_goes_once_and_nothing_is_left(seed: int) -> None:
         engine = rng.choice((A, B))
         request = held(number, rng.uniform(0.01, 0.9), now_s, rng.choice((None, "c")))
         went = [number] if enter(queue, request, engine) else []
-        for other in (A, B):
-            went += queue.due(other, now_s)
         if rng.random() < 0.1:
             left.add(number)
-            went += queue.over(number, now_s)
+            queue.over(number, now_s)
         while computing and rng.random() < 0.6:
-            went += queue.over(computing.pop(rng.randrange(len(computing))), now_s)
+            queue.over(computing.pop(rng.randrange(len(computing))), now_s)
+        for other in (A, B):
+            went += queue.due(other, now_s)
         gone += went
         computing += went
     while computing or queue.holds:
         now_s += 0.5
-        went = queue.due(A, now_s) + queue.due(B, now_s)
         if computing:
-            went += queue.over(computing.pop(), now_s)
+            queue.over(computing.pop(), now_s)
+        went = queue.due(A, now_s) + queue.due(B, now_s)
         gone += went
         computing += went
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from math import inf
 from random import Random
 from typing import ClassVar
@@ -26,14 +26,14 @@ from lodestar_router.core.types import (
 from lodestar_router.errors import DeadlineError, EngineUnreachableError
 from lodestar_router.policy.baselines import RoundRobin
 from lodestar_router.policy.lodestar import LodestarPolicy
-from lodestar_router.proxy.holding import STALE_S, Holding, Turn
+from lodestar_router.proxy.holding import STALE_S, Holding, MovedError, Turn
 from lodestar_router.proxy.metrics import Metrics
 from lodestar_router.tasks import spawn
 from tests.fake_engine import FakeEngine
 from tests.misbehaving_engine import Exchange, MisbehavingEngine
 from tests.proxy.harness import Edge, RawClient, edge_before, stream_request, until
 
-E0 = EngineId("e0")
+E0, E1 = EngineId("e0"), EngineId("e1")
 
 
 class LongPrompts(RoundRobin):
@@ -74,18 +74,27 @@ def reported(fleet: Fleet, engine_id: EngineId = E0, age_s: float = 0.0) -> None
 
 
 class Bench:
-    """A Holding in front of one engine that is up."""
+    """A Holding in front of two engines that are up."""
 
     def __init__(self, max_s: float = 10.0) -> None:
         self.fleet, self.metrics = Fleet(), Metrics()
-        self.fleet.add(EngineSpec(engine_id=E0, url="http://e0"))
-        self.fleet.mark_up(E0, [{"id": "m"}], 0.0)
-        reported(self.fleet)
+        for engine_id in (E0, E1):
+            self.fleet.add(EngineSpec(engine_id=engine_id, url=f"http://{engine_id}"))
+            self.fleet.mark_up(engine_id, [{"id": "m"}], 0.0)
+            reported(self.fleet, engine_id)
         self.holding = Holding(
             HoldSettings(max_s=max_s), fleet=self.fleet, metrics=self.metrics, clock=time.monotonic
         )
 
-    def enter(self, work_s: float = 5.0, *, again: bool = False, arm: Arm | None = None) -> Turn:
+    def enter(
+        self,
+        work_s: float = 5.0,
+        *,
+        engine_id: EngineId = E0,
+        again: bool = False,
+        arm: Arm | None = None,
+        would_move: Callable[[EngineId], bool] = lambda _: False,
+    ) -> Turn:
         routed = RoutedRequest(
             request_id="r",
             model="m",
@@ -95,12 +104,12 @@ class Bench:
             stream=True,
             now_s=time.monotonic(),
         )
-        candidate = Candidate(engine=self.fleet.snapshot(E0, 0.0), cached_prefix_tokens=0)
+        candidate = Candidate(engine=self.fleet.snapshot(engine_id, 0.0), cached_prefix_tokens=0)
         decision = Decision(
             policy="p", candidates=[candidate], chosen=0, costs=[0.0], reason="only",
             work_s=[work_s], arm=arm,
         )  # fmt: skip
-        turn = self.holding.enter(routed, decision, None, again=again, would_move=lambda: False)
+        turn = self.holding.enter(routed, decision, None, again=again, would_move=would_move)
         assert turn is not None
         return turn
 
@@ -123,6 +132,28 @@ async def test_a_turn_comes_when_the_one_before_is_over() -> None:
     assert bench.metrics.registry.get_sample_value(
         "lodestar:hold_seconds_count", {"engine": "e0"}
     ) == pytest.approx(1)
+
+
+async def test_a_turn_is_offered_to_those_who_wait_elsewhere_before_its_own() -> None:
+    bench = Bench()
+    asked: list[EngineId] = []
+
+    def would_move(other: EngineId) -> bool:
+        asked.append(other)
+        return True
+
+    bench.enter()
+    elsewhere = spawn(bench.enter(would_move=would_move).come(inf), name="elsewhere")
+    before = bench.enter(engine_id=E1)
+    own = spawn(bench.enter(engine_id=E1).come(inf), name="own")
+    await asyncio.sleep(0.01)
+
+    before.over()
+    with pytest.raises(MovedError):
+        await asyncio.wait_for(elsewhere, 1)
+
+    assert asked == [E1]
+    await asyncio.wait_for(own, 1)  # nobody has come after all
 
 
 async def test_a_turn_comes_by_itself_when_the_limit_is_reached() -> None:
