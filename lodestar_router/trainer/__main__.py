@@ -22,6 +22,9 @@ def main() -> None:
     """Run until the router is done."""
     frames_fd = claim_stdout()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.setpgrp()  # a signal to the group is the router's, which ends this process in time
+    # In the router's session: where Linux groups by session (autogroup), one of its own would have
+    # as much of the processor as the router, however nice it is.
     os.nice(10)
     parser = argparse.ArgumentParser(prog="lodestar-router-trainer")
     parser.add_argument("--state-dir", type=Path)

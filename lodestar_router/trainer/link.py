@@ -158,12 +158,7 @@ class TrainerLink:
 
     async def _run_once(self) -> None:
         """One trainer, from its start until it ends or this task is cancelled."""
-        process = await asyncio.create_subprocess_exec(
-            *self._command,
-            stdin=PIPE,
-            stdout=PIPE,
-            start_new_session=True,  # a signal to the group is the router's, which ends it in time
-        )
+        process = await asyncio.create_subprocess_exec(*self._command, stdin=PIPE, stdout=PIPE)
         self._process = process
         self.counters.starts += 1
         assert process.stdin is not None
