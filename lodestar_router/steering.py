@@ -15,7 +15,7 @@ from lodestar_router.features.serving import PublishedModel
 from lodestar_router.features.trust import TrustGate
 from lodestar_router.learning.checkpoint import FILE_NAME, CheckpointError, load, set_aside
 from lodestar_router.policy.base import Policy
-from lodestar_router.policy.disaggregated import DisaggregatedPolicy, both_legs
+from lodestar_router.policy.disaggregated import both_legs
 from lodestar_router.policy.kvaware import KvAware
 from lodestar_router.policy.lodestar import LodestarPolicy
 from lodestar_router.policy.pick import Exploration
@@ -56,7 +56,7 @@ class Steering:
     def change(self, config: Config) -> None:
         """Steer as `config` says from the next choice on."""
         self.policy = make_policy(config, self.learned)
-        learned = _learned(self.policy)
+        learned = learned_in(self.policy)
         if learned is None or self.learned is not None:
             return
         self.learned = learned
@@ -88,7 +88,7 @@ class Steering:
     @property
     def served_model(self) -> PublishedModel | None:
         """The model that choices use now, if the policy has one."""
-        learned = _learned(self.policy)
+        learned = learned_in(self.policy)
         return None if learned is None else learned.model
 
     @property
@@ -100,10 +100,6 @@ class Steering:
     def decoding(self) -> Decoding | None:
         """Who wants to know how fast engines decode."""
         return None if self.learned is None else self.learned.decoding
-
-
-def _learned(policy: Policy) -> LodestarPolicy | None:
-    return learned_in(policy.prefill if isinstance(policy, DisaggregatedPolicy) else policy)
 
 
 def make_policy(config: Config, learned: LodestarPolicy | None = None) -> Policy:

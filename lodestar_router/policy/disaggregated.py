@@ -21,6 +21,7 @@ from lodestar_router.core.types import Candidate, Decision, Leg, RoutedRequest, 
 from lodestar_router.policy.base import Policy
 from lodestar_router.policy.baselines import LeastRequest
 from lodestar_router.policy.decode_load import DecodeLoad
+from lodestar_router.policy.lodestar import LodestarPolicy
 from lodestar_router.policy.registry import POLICIES
 from lodestar_router.policy.staged import learned_in
 
@@ -36,6 +37,11 @@ class DisaggregatedPolicy:
     def __init__(self, prefill: Policy, decode: Policy) -> None:
         self.prefill = prefill
         self._decode = decode
+
+    @property
+    def learned(self) -> LodestarPolicy | None:
+        """Of the prefill leg; see staged.learned_in."""
+        return learned_in(self.prefill)
 
     @property
     def reads_prompt(self) -> bool:

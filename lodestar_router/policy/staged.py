@@ -78,10 +78,9 @@ def _position(request_id: str) -> float:
 
 
 def learned_in(policy: object) -> LodestarPolicy | None:
-    """The learned policy that a policy is or has on trial."""
-    if isinstance(policy, StagedPolicy):
-        return policy.learned
-    return policy if isinstance(policy, LodestarPolicy) else None
+    """The learned policy that a policy is, has on trial, or has choose where prompts go."""
+    learned = getattr(policy, "learned", policy)
+    return learned if isinstance(learned, LodestarPolicy) else None
 
 
 def would_move(

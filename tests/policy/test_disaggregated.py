@@ -11,7 +11,7 @@ from lodestar_router.policy.decode_load import DecodeLoad
 from lodestar_router.policy.disaggregated import both_legs
 from lodestar_router.policy.lodestar import LodestarPolicy
 from lodestar_router.policy.registry import POLICIES
-from lodestar_router.policy.staged import StagedPolicy
+from lodestar_router.policy.staged import StagedPolicy, would_move
 from tests.factories import SnapshotFields, candidate, load, request
 
 DECODE = request(leg=Leg.DECODE, prompt_tokens=1000, max_output_tokens=100)
@@ -104,3 +104,14 @@ def test_an_engine_without_room_for_the_prompt_has_it_wait() -> None:
 
     assert decision.engine_id == "b"
     assert decision.costs[0] > decision.costs[1]
+
+
+def test_a_prompt_that_waits_for_its_engine_moves_as_any_request() -> None:
+    policy = both_legs(StagedPolicy(LodestarPolicy(Random(0)), share=1.0), Random(0))
+    prefill = request(leg=Leg.PREFILL, prompt_tokens=1000)
+    decision = policy.choose(prefill, [candidate("a"), candidate("b", inflight_prefill_tokens=900)])
+    assert decision.engine_id == "a"
+
+    now = [candidate("a", inflight_prefill_tokens=9000), candidate("b")]
+
+    assert would_move(policy, prefill, now, decision)
