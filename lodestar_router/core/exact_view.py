@@ -241,9 +241,23 @@ class ExactView:
 
     def _remove(self, hashes: Sequence[BlockHash]) -> None:
         """One physical block of each hash is gone; unknown hashes are ignored."""
+        if len(hashes) == 1 and self._forget_alone(hashes[0]):
+            return
         if self._repeats and not self._repeats.keys().isdisjoint(hashes):
             hashes = [block_hash for block_hash in hashes if not self._was_repeat(block_hash)]
         self._forget(hashes)
+
+    def _forget_alone(self, block_hash: BlockHash) -> bool:
+        """Take out one block unless it was stored twice: most that make room for an answer."""
+        if block_hash in self._repeats:
+            return False
+        key = self._by_hash.get(block_hash)
+        if key is None or not self._stored.remove_last(key):
+            return False
+        del self._by_hash[block_hash]
+        if key not in self._reserved.keys:
+            self._table.clear((key,), self.bit)
+        return True
 
     def _was_repeat(self, block_hash: BlockHash) -> bool:
         """Take one off the repeated stores of a hash, if there are any."""

@@ -54,6 +54,13 @@ class KeyCounts:
         self.keys.difference_update(keys)
         return keys
 
+    def remove_last(self, key: int) -> bool:
+        """Take out one key that one holds; false, and nothing done, if more do or none does."""
+        if key in self._further or key not in self.keys:
+            return False
+        self.keys.remove(key)
+        return True
+
     def clear(self) -> None:
         """Nobody holds anything."""
         self.keys = set()

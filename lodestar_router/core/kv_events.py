@@ -23,8 +23,7 @@ ExtraKeys = tuple[Any, ...]
 MEDIUM_GPU = "GPU"
 
 
-@dataclass(frozen=True, slots=True)
-class ViewId:
+class ViewId(Struct, frozen=True):
     """One KV cache: an engine, and the data-parallel rank inside it."""
 
     engine_id: EngineId

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from lodestar_router.emulator.sequence import Sequence
 
 
@@ -14,24 +16,18 @@ class Chunk(NamedTuple):
     admitted: bool  # left the queue in this step; its context then is all cache hits
 
 
-class Batch:
+class Batch(Struct, eq=False):
     """What one step computes; `decodes` and `chunks` are in the order of scheduling."""
 
-    __slots__ = (
-        "chunks", "decode_kv_tokens", "decodes", "preempted", "prefix_hits_tokens",
-        "prefix_queries_tokens",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.decodes: list[Sequence] = []
-        self.decode_kv_tokens = 0  # sum of their computed tokens
-        self.chunks: list[Chunk] = []
-        self.preempted: list[Sequence] = []
-        self.prefix_queries_tokens = 0  # of sequences admitted for the first time
-        self.prefix_hits_tokens = 0
+    decodes: list[Sequence] = []
+    decode_kv_tokens: int = 0  # sum of their computed tokens
+    chunks: list[Chunk] = []
+    preempted: list[Sequence] = []
+    prefix_queries_tokens: int = 0  # of sequences admitted for the first time
+    prefix_hits_tokens: int = 0
 
 
-class Output(NamedTuple):
+class Output(Struct, eq=False):
     """What a step brought."""
 
     emitted: list[Sequence]  # each has one more token

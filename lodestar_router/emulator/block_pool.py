@@ -94,29 +94,22 @@ class BlockPool:
     def share(self, blocks: SequenceOf[int]) -> None:
         """Hold blocks that `lookup` found."""
         references = self._references
+        self._free.leave([block for block in blocks if not references[block]])
         for block in blocks:
-            if not references[block]:
-                self._free.leave(block)
             references[block] += 1
 
     def allocate(self, count: int) -> list[int]:
-        """Take `count` blocks from the head of the queue."""
-        references, taken = self._references, self._free.take(count)
+        """Take `count` blocks from the head of the queue; they lose what they keep."""
+        references, content = self._references, self._content
+        by_key, twins = self._by_key, self._twins
+        taken, gone = self._free.take(count), []
         for block in taken:
             references[block] = 1
-        self._forget(taken)
-        return taken
-
-    def _forget(self, blocks: SequenceOf[int]) -> None:
-        """Blocks lose what they keep, if anything."""
-        content, by_key, twins = self._content, self._by_key, self._twins
-        gone = []
-        for block in blocks:
             key = content[block]
             if key is not None:
                 content[block] = None
                 gone.append(key)
-                if twins and key in twins:
+                if key in twins:
                     self._leave_twins(block, key)
                 else:
                     del by_key[key]
@@ -124,6 +117,7 @@ class BlockPool:
             self._events.append(
                 BlockRemoved(block_hashes=tuple(gone), medium=MEDIUM_GPU, group_idx=_GROUP)
             )
+        return taken
 
     def release(self, blocks: list[int], stored: int) -> None:
         """Stop holding a sequence's blocks; its last ones are the first to go.

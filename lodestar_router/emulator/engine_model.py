@@ -157,15 +157,15 @@ class EngineModel:
         scheduler, pool = self._scheduler, self.pool
         batch = scheduler.schedule(now_s)
         duration_s = self._duration(batch)
-        emitted, first, finished = scheduler.complete(batch, now_s + duration_s)
-        for sequence in finished:
+        output = scheduler.complete(batch, now_s + duration_s)
+        for sequence in output.finished:
             del self._sequences[sequence.request_id]
         return StepResult(
             now_s,
             duration_s,
-            emitted,
-            first,
-            finished,
+            output.emitted,
+            output.first,
+            output.finished,
             len(batch.decodes),
             batch.chunks,
             batch.preempted,

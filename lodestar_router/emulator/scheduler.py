@@ -61,8 +61,10 @@ class Scheduler:
 
     def complete(self, batch: Batch, end_s: float) -> Output:
         """The step has run: each sequence that computed all it had makes a token."""
+        ended = self._decodes.advance() if batch.decodes else []
+        if not (batch.chunks or ended):
+            return Output(batch.decodes, [], [])
         emitted, first = list(batch.decodes), []
-        ended = self._decodes.advance() if emitted else []
         in_order = not self._prefilling
         for chunk in batch.chunks:
             sequence = chunk.sequence
@@ -100,12 +102,15 @@ class Scheduler:
         """Schedule running sequences; the budget that is left."""
         decodes, prefilling = self._decodes, self._prefilling
         budget = self._config.max_num_batched_tokens
-        short = len(decodes.needing_block()) > self._pool.free_count
+        needing = decodes.needing_block()
+        short = needing and len(needing) > self._pool.free_count
         if short or (prefilling and not self._only_last_prefills()):
             return self._schedule_one_by_one(batch, budget)
         if decodes.count:
-            self._decode_all(batch)
+            self._decode_all(batch, needing)
             budget -= decodes.count
+        if not prefilling:
+            return budget
         for sequence in [*prefilling]:
             new_tokens = self._chunk_tokens(sequence, budget)
             if not self._extend(sequence, new_tokens):
@@ -118,19 +123,21 @@ class Scheduler:
     def _only_last_prefills(self) -> bool:
         return len(self._prefilling) == 1 and next(reversed(self.running)) in self._prefilling
 
-    def _decode_all(self, batch: Batch) -> None:
+    def _decode_all(self, batch: Batch, needing: dict[Sequence, None]) -> None:
         """Every decoding sequence computes a token, and the pool has the blocks for it."""
         decodes, pool = self._decodes, self._pool
         batch.decodes = [*self.running]
         if self._prefilling:
             batch.decodes.pop()
         batch.decode_kv_tokens = decodes.kv_tokens
-        needing = decodes.needing_block()
         if not self._caching:
             for sequence in needing:
                 sequence.blocks += pool.allocate(1)
             return
-        due = [*needing, *decodes.filling_block()]
+        filling = decodes.filling_block()
+        if not (needing or filling):
+            return
+        due = [*needing, *filling]
         if len(due) > 1:
             due.sort(key=_by_order)
         for sequence in due:

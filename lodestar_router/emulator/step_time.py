@@ -137,6 +137,7 @@ class GpuStepTime:
         kv_bytes = 2 * _HALF_BYTES * model.layers * model.kv_heads // model.tp * model.head_dim
         decode_rate = gpu.memory_bytes_per_s * gpu.attention_decode.eff_b
         self._decode_s_per_token = kv_bytes / decode_rate
+        self._own_kv_tokens = 1.0 + gpu.kv_pad_tokens  # of a decode, beside its context
         self._decode_c0_s = model.layers * gpu.attention_decode.c0_s
 
     def seconds(
@@ -149,7 +150,7 @@ class GpuStepTime:
         gpu_s = self._by_tokens.get(tokens) or self._token_time(tokens)
         gpu_s += self._by_sequences.get(sequences) or self._sequence_time(sequences)
         if decodes:
-            read_tokens = decode_kv_tokens + decodes * (1.0 + self.gpu.kv_pad_tokens)
+            read_tokens = decode_kv_tokens + decodes * self._own_kv_tokens
             mix = self.gpu.mix if chunks else 1.0
             gpu_s += mix * read_tokens * self._decode_s_per_token + self._decode_c0_s
         if chunks:

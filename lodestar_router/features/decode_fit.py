@@ -58,10 +58,14 @@ class _Fit:
 
     def add(self, row: Sequence[float], s_per_token: float, weight: float) -> None:
         keep = 1.0 - 1.0 / _MEMORY_ANSWERS
+        a, b, c = row
         for i, value in enumerate(row):
             weighted = weight * value
+            of_a, of_b, of_c = self._squares[i]
             self._squares[i] = [
-                s * keep + weighted * other for s, other in zip(self._squares[i], row, strict=True)
+                of_a * keep + weighted * a,
+                of_b * keep + weighted * b,
+                of_c * keep + weighted * c,
             ]
             self._products[i] = self._products[i] * keep + weighted * s_per_token
         self._answers += 1
@@ -139,7 +143,10 @@ class DecodeFit:
         """An answer's `tokens` after its first took `seconds`; arguments as in the module."""
         row = (1.0, prefill_tokens / tokens / _SCALES[1], context_tokens / _SCALES[2])
         weight = tokens / (tokens + _SHORT_TOKENS)
-        for fit in (self._pooled, self._by_gpu.setdefault(gpu, _Fit())):
+        of_kind = self._by_gpu.get(gpu)
+        if of_kind is None:
+            of_kind = self._by_gpu[gpu] = _Fit()
+        for fit in (self._pooled, of_kind):
             fit.add(row, seconds / tokens, weight)
 
     def state(self) -> dict[str, list[float]]:

@@ -39,8 +39,9 @@ def encode(
 ) -> FloatMatrix:
     """Encode every candidate; `base_s` is positive, one for each."""
     columns: list[float] = []
+    log = math.log
     for candidate, base in zip(candidates, base_s, strict=True):
-        columns += _columns(request, candidate, math.log(base))
+        columns += _columns(request, candidate, log(base))
     matrix: FloatMatrix = np.array(columns, dtype=np.float32).reshape(-1, NUM_FEATURES)
     logged = matrix[:, :NUM_LOG1P]  # none is negative: see _columns
     np.log1p(logged, out=logged)
@@ -59,6 +60,7 @@ def _columns(request: RoutedRequest, candidate: Candidate, log_base: float) -> t
         running, waiting = load.num_running_reqs, load.num_waiting_reqs
         age_s, usage, reported = request.now_s - load.observed_at_s, load.kv_cache_usage_ratio, 1.0
     need_ratio = _kv_need_ratio(engine, uncached, usage)
+    exact, partial, approximate = _PREFIX_FLAGS[engine.prefix_view]
     if not (
         0 <= running <= _LARGEST
         and 0 <= waiting <= _LARGEST
@@ -83,7 +85,9 @@ def _columns(request: RoutedRequest, candidate: Candidate, log_base: float) -> t
         cached / request.prompt_tokens,
         usage,
         reported,
-        *_PREFIX_FLAGS[engine.prefix_view],
+        exact,
+        partial,
+        approximate,
         request.tokens_known,
         log_base,
     )

@@ -194,14 +194,14 @@ class KvReporter:
         self._gap_told = False
 
     def stepped(self, step: StepResult) -> None:
-        """A step has ended."""
-        if step.events and self._loss and self._rng.random() < self._loss:
+        """A step with events has ended."""
+        if self._loss and self._rng.random() < self._loss:
             self.lost += 1
-        elif step.events:
-            batch = self._agenda.now_s + self._delay_s, step.events
-            self._on_their_way.append(batch)
-            if self._sent is not None:
-                self._sent.append(batch)
+            return
+        batch = self._agenda.now_s + self._delay_s, step.events
+        self._on_their_way.append(batch)
+        if self._sent is not None:
+            self._sent.append(batch)
 
     def replay(self, router: KvListener) -> None:
         """Send all of it again, to another router."""

@@ -140,7 +140,8 @@ class SimulatedFleet:
             agenda.at(first_s, self._router.first_token, flights[sequence.request_id])
         for sequence in step.finished:
             agenda.at(now_s + delays.network_s, self._finish, flights.pop(sequence.request_id))
-        self._kv_reporters[engine.number].stepped(step)
+        if step.events:
+            self._kv_reporters[engine.number].stepped(step)
         self._reporters[engine.number].stepped(step)
 
     def _finish(self, flight: Flight) -> None:

@@ -9,7 +9,7 @@ from lodestar_router.emulator.free_queue import FreeQueue
 
 def test_a_block_that_left_is_skipped_and_comes_back_at_the_end() -> None:
     queue = FreeQueue([1, 2, 3])
-    queue.leave(1)
+    queue.leave([1])
     assert (list(queue), queue.count) == ([2, 3], 2)
 
     queue.append([1])
@@ -22,10 +22,10 @@ def test_places_that_are_void_do_not_pile_up() -> None:
     queue = FreeQueue(range(10))
 
     for _ in range(1000):
-        queue.leave(5)
+        queue.leave([5])
         queue.append([5])
 
-    assert len(queue._queue) <= 2 * 10 + 1
+    assert len(queue._head) + len(queue._tail) <= 2 * 10 + 1
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -39,7 +39,7 @@ def test_random_use_agrees_with_a_plain_list(seed: int) -> None:
         choice = rng.random()
         if choice < 0.35 and naive:
             found.append(naive.pop(rng.randrange(len(naive))))
-            queue.leave(found[-1])
+            queue.leave(found[-1:])
         elif choice < 0.5:
             count = rng.randrange(len(naive) + 1)
             taken, naive = naive[:count], naive[count:]
