@@ -248,7 +248,7 @@ class ExactView:
         self._forget(hashes)
 
     def _forget_alone(self, block_hash: BlockHash) -> bool:
-        """Take out one block unless it was stored twice: most that make room for an answer."""
+        """Take out one block if it was stored once: most that make room for an answer are such."""
         if block_hash in self._repeats:
             return False
         key = self._by_hash.get(block_hash)

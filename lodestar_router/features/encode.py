@@ -39,9 +39,8 @@ def encode(
 ) -> FloatMatrix:
     """Encode every candidate; `base_s` is positive, one for each."""
     columns: list[float] = []
-    log = math.log
     for candidate, base in zip(candidates, base_s, strict=True):
-        columns += _columns(request, candidate, log(base))
+        columns += _columns(request, candidate, math.log(base))
     matrix: FloatMatrix = np.array(columns, dtype=np.float32).reshape(-1, NUM_FEATURES)
     logged = matrix[:, :NUM_LOG1P]  # none is negative: see _columns
     np.log1p(logged, out=logged)

@@ -27,6 +27,17 @@ def test_two_holders_may_leave_at_once() -> None:
     assert len(counts) == 0
 
 
+def test_only_a_last_holder_takes_a_key_out() -> None:
+    counts = KeyCounts()
+    counts.add([1, 2])
+    counts.add([2])
+
+    assert [counts.remove_last(key) for key in (1, 2, 3)] == [True, False, False]
+    assert set(counts.remove([2])) == set()
+    assert counts.remove_last(2)
+    assert len(counts) == 0
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_random_changes_agree_with_a_counter(seed: int) -> None:
     rng = random.Random(seed)

@@ -28,6 +28,13 @@ def test_places_that_are_void_do_not_pile_up() -> None:
     assert len(queue._head) + len(queue._tail) <= 2 * 10 + 1
 
 
+def test_more_than_there_is_cannot_be_taken() -> None:
+    queue = FreeQueue([1, 2, 3])
+
+    with pytest.raises(IndexError):
+        queue.take(4)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_random_use_agrees_with_a_plain_list(seed: int) -> None:
     rng = random.Random(seed)
