@@ -16,7 +16,7 @@ at 0.9 of it is full for about a fifth of the time. Without this price the engin
 least room, which are often the fastest, stay full of long prompts: on 8 A30 and 8 V100 with
 conversations at 0.9 of the knee their usage was 0.9 at the median, and 0.5 under policies
 that count requests. Where requests may wait at the router (core/hold.py), which holds no cache, it
-is worth little: without it mean TTFT is 0.98 [0.96, 1.01] over five cells (perf/results).
+is worth less: without it mean TTFT is 1.01 [0.97, 1.04] and P99 1.07 [0.98, 1.16] over five cells.
 
 In       one request, its candidates, the answer's expected length, the stay.
 Out      float list [candidates], seconds; 0 where usage or capacity is not known.
