@@ -4,7 +4,7 @@
          └─► all but nothing is to be computed ─► go
          └─► else wait ─► it has ─► the one of highest rank goes
                       └─► waited `max_s` ─► go
-                      └─► another engine is free, and would be chosen now ─► enter there
+                      └─► another engine is free, and better by now ─► decided anew
 
 An engine has begun what it was sent when the predicted prefill work has had its time, and
 at the latest when all first tokens have come. Sent 0.02 and 0.05 s earlier, mean TTFT was 1.04

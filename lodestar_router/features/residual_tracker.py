@@ -50,9 +50,7 @@ class _Mean:
 
     def towards(self, prior: float, now_s: float) -> float:
         """How far the mean is from `prior`, shrunk."""
-        # `_decay` without the call: this is asked for every candidate.
-        passed_s = now_s - self.at_s
-        decay = math.exp2(-passed_s / _HALF_LIFE_S) if passed_s > 0.0 else 1.0
+        decay = self._decay(now_s)
         return decay * (self.errors - self.weight * prior) / (self.weight * decay + _SHRINK)
 
     def _decay(self, now_s: float) -> float:

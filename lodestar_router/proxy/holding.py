@@ -150,6 +150,7 @@ class Holding:
         """See Turn.over."""
         self.queue.over(number, self._clock())
         self._give_turn(engine_id)
+        self._look_later(engine_id)
 
     def _look(self, engine_id: EngineId) -> None:
         self._looks.pop(engine_id, None)
@@ -160,14 +161,12 @@ class Holding:
             self._wake(self.queue.release(engine_id))
         else:
             self._give_turn(engine_id)
-            return
         self._look_later(engine_id)
 
     def _give_turn(self, engine_id: EngineId) -> None:
         """Let the next go if the engine can begin it; who comes from another is one of them."""
         if not self._offer(engine_id):
             self._wake(self.queue.due(engine_id, self._clock()))
-        self._look_later(engine_id)
 
     def _offer(self, engine_id: EngineId) -> bool:
         """Have one decided anew that waits for another engine and prefers this one now."""
