@@ -83,6 +83,7 @@ def _candidate(request: RoutedRequest, decision: Decision, index: int) -> dict[s
         "circuit": engine.circuit.value,
         "inflight_requests": engine.inflight_requests,
         "inflight_prefill_tokens": engine.inflight_prefill_tokens,
+        "inflight_computed_tokens": engine.inflight_computed_tokens,
         "load_age_s": engine.load_age_s(request.now_s),
     }
 

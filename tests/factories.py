@@ -28,6 +28,7 @@ class SnapshotFields(TypedDict, total=False):
     inflight_requests: int
     inflight_prefill_requests: int
     inflight_prefill_tokens: int
+    inflight_computed_tokens: int
     inflight_decode_tokens: int
     kv_blocks: int | None
     block_size_tokens: int | None
@@ -77,6 +78,7 @@ def snapshot(engine_id: str = "a", **fields: Unpack[SnapshotFields]) -> EngineSn
         inflight_requests=0,
         inflight_prefill_requests=0,
         inflight_prefill_tokens=0,
+        inflight_computed_tokens=0,
         inflight_decode_tokens=0,
     )
     return replace(idle, **fields)

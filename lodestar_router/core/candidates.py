@@ -35,23 +35,17 @@ def candidates_for(
     elif prompt is not None:
         cached = index.match(prompt, engine_ids)
     now_s, most_tokens = routed.now_s, routed.prompt_tokens - 1
-    if hold is None or not hold.holds:
-        return [
-            Candidate(
-                engine=fleet.snapshot(engine_id, now_s),
-                cached_prefix_tokens=min(cached.get(engine_id, 0), most_tokens),
-            )
-            for engine_id in engine_ids
-        ]
     candidates: list[Candidate] = []
     for engine_id in engine_ids:
         cached_tokens = min(cached.get(engine_id, 0), most_tokens)
-        engine = fleet.snapshot(engine_id, now_s)
-        uncached_tokens = routed.prompt_tokens - cached_tokens
-        behind = hold.behind_tokens(engine_id, uncached_tokens, now_s, waited_s)
-        if behind:
-            ahead = max(engine.inflight_prefill_tokens - behind, 0)
-            engine = replace(engine, inflight_prefill_tokens=ahead)
+        computed_tokens = 0 if hold is None else hold.computed_tokens(engine_id, now_s)
+        engine = fleet.snapshot(engine_id, now_s, computed_tokens)
+        if hold is not None and hold.holds:
+            uncached_tokens = routed.prompt_tokens - cached_tokens
+            behind = hold.behind_tokens(engine_id, uncached_tokens, now_s, waited_s)
+            if behind:
+                ahead = max(engine.inflight_prefill_tokens - behind, 0)
+                engine = replace(engine, inflight_prefill_tokens=ahead)
         candidates.append(Candidate(engine=engine, cached_prefix_tokens=cached_tokens))
     return candidates
 

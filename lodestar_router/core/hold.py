@@ -38,6 +38,8 @@ from lodestar_router.core.types import EngineId
 # take a sixth of a core. Near the knee perf.routing has 12 to 15 comparisons a second.
 LOOKS_PER_S = 100.0
 MOST_LOOKED_AT = 16
+# Whatever holds up an engine that has not begun to answer in time will do so for some more.
+LEFT_WHEN_LATE = 0.25
 _NEVER = math.inf
 
 
@@ -56,13 +58,28 @@ USUAL = HoldSettings(max_s=10.0)  # the default of --hold-max
 class _Gate:
     """One engine: what it was sent and has not begun to answer, who waits for it."""
 
-    sent: dict[int, float] = field(default_factory=dict)  # number -> work
+    sent: dict[int, Held] = field(default_factory=dict)  # by number
+    since_s: float = 0.0  # when it began what it computes now
     busy_until_s: float = 0.0
     waiting: list[Held] = field(default_factory=list)  # first come first
 
-    def send(self, number: int, work_s: float, now_s: float) -> None:
-        self.sent[number] = work_s
-        self.busy_until_s = max(self.busy_until_s, now_s) + work_s
+    def send(self, held: Held, now_s: float) -> None:
+        if not self.sent:
+            self.since_s = now_s
+        self.sent[held.number] = held
+        self.busy_until_s = max(self.busy_until_s, now_s) + held.work_s
+
+    def work_s(self) -> float:
+        """Of all that it was sent and has not begun to answer."""
+        return sum(held.work_s for held in self.sent.values())
+
+    def computed_tokens(self, now_s: float) -> int:
+        work_s, passed_s = self.work_s(), now_s - self.since_s
+        left_s = max(work_s - passed_s, LEFT_WHEN_LATE * passed_s)
+        if left_s >= work_s:
+            return 0
+        tokens = sum(held.uncached_tokens for held in self.sent.values())
+        return int(tokens * (1.0 - left_s / work_s))
 
     def begins_another(self, now_s: float) -> bool:
         """Whether a newcomer would go at once."""
@@ -121,7 +138,7 @@ class HoldQueue:
             or gate.begins_another(now_s)
             or gate.lets_pass(held)
         ):
-            gate.send(held.number, held.work_s, now_s)
+            gate.send(held, now_s)
             return True
         insort(gate.waiting, held, key=lambda other: other.arrived_at_s)
         self.holds += 1
@@ -137,7 +154,7 @@ class HoldQueue:
             gate.waiting = [held for held in gate.waiting if held.number != number]
             self.holds -= 1
         else:
-            gate.busy_until_s = now_s + sum(gate.sent.values())
+            gate.since_s, gate.busy_until_s = now_s, now_s + gate.work_s()
 
     def due(self, engine_id: EngineId, now_s: float) -> list[int]:
         """Who of those that wait for the engine goes now."""
@@ -151,7 +168,7 @@ class HoldQueue:
                 return going
             gate.waiting.remove(held)
             self.holds -= 1
-            gate.send(held.number, held.work_s, now_s)
+            gate.send(held, now_s)
             going.append(held.number)
         if not gate.sent:
             del self._gates[engine_id]
@@ -199,10 +216,19 @@ class HoldQueue:
             return []
         going = [held.number for held in gate.waiting]
         for held in gate.waiting:
-            gate.sent[held.number] = held.work_s
+            gate.sent[held.number] = held
         self.holds -= len(gate.waiting)
         gate.waiting.clear()
         return going
+
+    def computed_tokens(self, engine_id: EngineId, now_s: float) -> int:
+        """Uncached tokens of what was sent there and has no first token that are computed by now.
+
+        As foreseen: the work has gone on since the last first token, or since it was sent to
+        an idle engine. One that is late has LEFT_WHEN_LATE of the time again before it.
+        """
+        gate = self._gates.get(engine_id)
+        return gate.computed_tokens(now_s) if gate is not None and gate.sent else 0
 
     def behind_tokens(
         self, engine_id: EngineId, uncached_tokens: int, now_s: float, waited_s: float = 0.0

@@ -109,6 +109,7 @@ class EngineSnapshot(Struct, frozen=True, kw_only=True):
     inflight_requests: int  # sent by this router, not yet ended
     inflight_prefill_requests: int  # of those, first token not yet back
     inflight_prefill_tokens: int  # their uncached prompt tokens
+    inflight_computed_tokens: int = 0  # of these, computed by now if all goes as foreseen
     inflight_decode_tokens: int  # prompt tokens of those past their first token
     kv_blocks: int | None = None  # capacity of the KV cache; None: unknown
     block_size_tokens: int | None = None

@@ -88,8 +88,21 @@ def _columns(request: RoutedRequest, candidate: Candidate, log_base: float) -> t
         partial,
         approximate,
         request.tokens_known,
+        _log_left(engine, uncached),
         log_base,
     )
+
+
+def _log_left(engine: EngineSnapshot, uncached_tokens: int) -> float:
+    """How much less there is to compute than was sent, own tokens included: ln(left / all).
+
+    What `log_base` is too high by, if prefill alone took the time that is foreseen for it.
+    """
+    computed = min(engine.inflight_computed_tokens, engine.inflight_prefill_tokens)
+    if computed <= 0:
+        return 0.0
+    all_tokens = uncached_tokens + engine.inflight_prefill_tokens
+    return math.log((all_tokens - computed) / all_tokens)
 
 
 def _count(value: float) -> float:

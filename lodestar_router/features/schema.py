@@ -11,7 +11,7 @@ outside (see residual_tracker), and a net that saw it would learn it a second ti
 
 from dataclasses import dataclass
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +45,7 @@ FEATURES: tuple[Feature, ...] = (
     Feature(name="prefix_partial", unit="0 or 1", source="prefix view"),
     Feature(name="prefix_approximate", unit="0 or 1", source="prefix view"),
     Feature(name="tokens_known", unit="0 or 1", source="request"),
+    Feature(name="log_left", unit="ln(left / all uncached tokens ahead)", source="router"),
     Feature(name="log_base", unit="ln(seconds)", source="rates of the served model"),
 )
 

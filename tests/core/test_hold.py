@@ -5,26 +5,10 @@ from random import Random
 
 import pytest
 
-from lodestar_router.core.held import WORK_FLOOR_S, Held, rank
+from lodestar_router.core.held import WORK_FLOOR_S, rank
 from lodestar_router.core.hold import LOOKS_PER_S, MOST_LOOKED_AT, HoldQueue, HoldSettings
 from lodestar_router.core.types import EngineId
-
-A, B = EngineId("a"), EngineId("b")
-LONG = HoldSettings(max_s=10.0)
-
-
-def held(number: int, work_s: float, arrived_at_s: float = 0.0, client: str | None = None) -> Held:
-    return Held(
-        number=number,
-        arrived_at_s=arrived_at_s,
-        work_s=work_s,
-        uncached_tokens=int(work_s * 1000),
-        client=client,
-    )
-
-
-def enter(queue: HoldQueue, request: Held, engine: EngineId = A, *, at_once: bool = False) -> bool:
-    return queue.enter(engine, request, request.arrived_at_s, at_once=at_once)
+from tests.core.holds import LONG, A, B, enter, held
 
 
 def over(queue: HoldQueue, number: int, now_s: float, engine: EngineId = A) -> list[int]:

@@ -26,6 +26,7 @@ def busy(**load_fields: float) -> Candidate:
         inflight_requests=9,
         inflight_prefill_requests=2,
         inflight_prefill_tokens=4000,
+        inflight_computed_tokens=1000,
         inflight_decode_tokens=30_000,
         kv_blocks=1000,
         block_size_tokens=16,
@@ -61,6 +62,7 @@ def test_every_column_holds_what_the_schema_says() -> None:
         "prefix_partial": 1.0,
         "prefix_approximate": 0.0,
         "tokens_known": 1.0,
+        "log_left": math.log(3750 / 4750),
         "log_base": math.log(0.5),
     }
     assert {name: row[i] for name, i in COLUMN.items()} == pytest.approx(expected, rel=1e-5)

@@ -103,11 +103,11 @@ def test_a_header_that_makes_no_sense_is_refused(header: object) -> None:
 
 def test_another_schema_is_refused_by_name() -> None:
     data = encode_model(model())
-    old = data[: data.rindex(b"}") + 1].replace(b'"schema_version": 1', b'"schema_version": 0')
+    old = data[: data.rindex(b"}") + 1].replace(b'"schema_version": 2', b'"schema_version": 0')
     altered = old + data[len(old) : -32]
     import hashlib
 
-    with pytest.raises(ModelFormatError, match="feature schema 0, this router 1"):
+    with pytest.raises(ModelFormatError, match="feature schema 0, this router 2"):
         decode_model(altered + hashlib.sha256(altered).digest())
 
 

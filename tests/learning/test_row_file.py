@@ -73,7 +73,7 @@ def test_rows_that_are_recalled_are_not_judged_again() -> None:
             seal(KIND, b'\x15\x00\x00\x00{"schema_version": 0}'), "schema 0", id="another-schema"
         ),
         pytest.param(
-            seal(KIND, b'\x2c\x00\x00\x00{"schema_version": 1, "gpus": [], "older":0}abc'),
+            seal(KIND, b'\x2c\x00\x00\x00{"schema_version": 2, "gpus": [], "older":0}abc'),
             "malformed",
             id="half-a-row",
         ),
