@@ -244,10 +244,8 @@ class Fleet:
         """False while an engine that never answered, or is not known yet, might serve anything."""
         return self.complete and all(s.cards or s.spec.models for s in self._states.values())
 
-    def snapshot(
-        self, engine_id: EngineId, now_s: float, computed_tokens: int = 0
-    ) -> EngineSnapshot:
-        """The engine as believed now; `computed_tokens` of the prefill sent are done."""
+    def snapshot(self, engine_id: EngineId, now_s: float, done_tokens: int = 0) -> EngineSnapshot:
+        """The engine as believed now; `done_tokens` of the prefill that it was sent are."""
         state = self._states[engine_id]
         return EngineSnapshot(
             engine_id=engine_id,
@@ -257,7 +255,7 @@ class Fleet:
             inflight_requests=state.inflight_requests,
             inflight_prefill_requests=state.inflight_prefill_requests,
             inflight_prefill_tokens=state.inflight_prefill_tokens,
-            inflight_computed_tokens=computed_tokens,
+            inflight_computed_tokens=done_tokens,
             inflight_decode_tokens=state.inflight_decode_tokens,
             kv_blocks=state.kv_blocks,
             block_size_tokens=state.block_size_tokens,
