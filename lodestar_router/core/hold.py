@@ -59,6 +59,8 @@ class _Gate:
     """One engine: what it was sent and has not begun to answer, who waits for it."""
 
     sent: dict[int, Held] = field(default_factory=dict)  # by number
+    work_s: float = 0.0  # of all that was sent
+    tokens: int = 0  # likewise, uncached
     since_s: float = 0.0  # when it began what it computes now
     busy_until_s: float = 0.0
     waiting: list[Held] = field(default_factory=list)  # first come first
@@ -66,20 +68,36 @@ class _Gate:
     def send(self, held: Held, now_s: float) -> None:
         if not self.sent:
             self.since_s = now_s
-        self.sent[held.number] = held
+        self._add(held)
         self.busy_until_s = max(self.busy_until_s, now_s) + held.work_s
 
-    def work_s(self) -> float:
-        """Of all that it was sent and has not begun to answer."""
-        return sum(held.work_s for held in self.sent.values())
+    def send_all(self) -> list[int]:
+        """Who waits goes, whatever is foreseen."""
+        going = [held.number for held in self.waiting]
+        for held in self.waiting:
+            self._add(held)
+        self.waiting.clear()
+        return going
+
+    def _add(self, held: Held) -> None:
+        self.sent[held.number] = held
+        self.work_s += held.work_s
+        self.tokens += held.uncached_tokens
+
+    def over(self, number: int, now_s: float) -> bool:
+        """One that was sent has begun to be answered, or has ended; false if it waits."""
+        held = self.sent.pop(number, None)
+        if held is None:
+            return False
+        self.work_s = self.work_s - held.work_s if self.sent else 0.0  # no error adds up for ever
+        self.tokens -= held.uncached_tokens
+        self.since_s, self.busy_until_s = now_s, now_s + self.work_s
+        return True
 
     def computed_tokens(self, now_s: float) -> int:
-        work_s, passed_s = self.work_s(), now_s - self.since_s
-        left_s = max(work_s - passed_s, LEFT_WHEN_LATE * passed_s)
-        if left_s >= work_s:
-            return 0
-        tokens = sum(held.uncached_tokens for held in self.sent.values())
-        return int(tokens * (1.0 - left_s / work_s))
+        passed_s = now_s - self.since_s
+        left_s = max(self.work_s - passed_s, LEFT_WHEN_LATE * passed_s)
+        return int(self.tokens * (1.0 - left_s / self.work_s)) if left_s < self.work_s else 0
 
     def begins_another(self, now_s: float) -> bool:
         """Whether a newcomer would go at once."""
@@ -150,11 +168,9 @@ class HoldQueue:
         if engine_id is None:
             return
         gate = self._gates[engine_id]
-        if gate.sent.pop(number, None) is None:
+        if not gate.over(number, now_s):
             gate.waiting = [held for held in gate.waiting if held.number != number]
             self.holds -= 1
-        else:
-            gate.since_s, gate.busy_until_s = now_s, now_s + gate.work_s()
 
     def due(self, engine_id: EngineId, now_s: float) -> list[int]:
         """Who of those that wait for the engine goes now."""
@@ -214,12 +230,8 @@ class HoldQueue:
         gate = self._gates.get(engine_id)
         if gate is None:
             return []
-        going = [held.number for held in gate.waiting]
-        for held in gate.waiting:
-            gate.sent[held.number] = held
         self.holds -= len(gate.waiting)
-        gate.waiting.clear()
-        return going
+        return gate.send_all()
 
     def computed_tokens(self, engine_id: EngineId, now_s: float) -> int:
         """Uncached tokens of what was sent there and has no first token that are computed by now.
