@@ -42,7 +42,7 @@ class Scene:
 
     def decide(self, asked: RoutedRequest) -> Decision:
         decision = LodestarPolicy(Random(0)).choose(
-            asked, [candidate("a", inflight_prefill_tokens=500)]
+            asked, [candidate("a", inflight_prefill_tokens=500, inflight_computed_tokens=200)]
         )
         self.feedback.decided(asked, decision)
         return decision
@@ -158,6 +158,7 @@ def test_the_log_explains_a_decision_and_what_became_of_it() -> None:
     assert before[0]["ending"] is None
     assert (after["ending"], after["ttft_s"], after["engine"]) == ("completed", 0.5, "a")
     assert after["candidates"][0]["inflight_prefill_tokens"] == 500
+    assert after["candidates"][0]["inflight_computed_tokens"] == 200
 
 
 def test_an_answer_is_followed_from_its_first_token_to_its_end() -> None:

@@ -20,7 +20,8 @@ turn to four at most, when nobody waited for it, mean TTFT was 1.003 [0.996, 1.0
 (33 cells, five seeds).
 
 In       what is sent, its predicted work, first tokens, ends; time as an argument.
-Out      the numbers of the requests that are to be sent now, in order.
+Out      the numbers of the requests that are to be sent now, in order; what is in the way of one
+         more: tokens computed by now, tokens of those who would go after it.
 Cost     O(requests that wait for the engine) per call; nothing for an engine without any.
 Errors   none: numbers that are not known are ignored.
 """
@@ -240,7 +241,7 @@ class HoldQueue:
         an idle engine. One that is late has LEFT_WHEN_LATE of the time again before it.
         """
         gate = self._gates.get(engine_id)
-        return gate.computed_tokens(now_s) if gate is not None and gate.sent else 0
+        return 0 if gate is None else gate.computed_tokens(now_s)
 
     def behind_tokens(
         self, engine_id: EngineId, uncached_tokens: int, now_s: float, waited_s: float = 0.0
