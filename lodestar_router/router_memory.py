@@ -3,7 +3,7 @@
     corrections    each engine's recent error (features/residual_tracker.py), fading while
                    the router was away as it would have otherwise
     long_ttft      what few TTFTs are above (policy/objective.py)
-    sent           what was sent lately (policy/congestion.py): what comes will be alike
+    lately         what was sent lately (policy/congestion.py): what comes will be alike
     decode_rates   how fast each GPU kind decodes (features/decode_fit.py)
 
 In       the objects that know it; the wall clock, since another process goes on.
@@ -49,7 +49,7 @@ class RouterMemory:
             "at_s": self._wall_clock(),
             "corrections": self._tracker.state(now_s),
             "long_ttft_s": self._policy.long_ttft_s.value,
-            "sent": self._policy.congestion.state(now_s),
+            "lately": self._policy.congestion.state(now_s),
             "decode_rates": self._policy.decoding.fit.state(),
         }
         return seal(KIND, json.dumps(memory).encode())
@@ -70,7 +70,7 @@ class RouterMemory:
             memory, now_s = json.loads(body), self._clock()
             passed_s = min(max(self._wall_clock() - memory["at_s"], 0.0), _LONGEST_S)
             self._tracker.restore(memory["corrections"], now_s, passed_s)
-            self._policy.congestion.restore(memory.get("sent", {}), now_s)  # older: none
+            self._policy.congestion.restore(memory.get("lately", {}), now_s)  # older: none
             self._policy.decoding.fit.restore(memory["decode_rates"])
             if memory["long_ttft_s"] is not None:
                 self._policy.long_ttft_s.restore(memory["long_ttft_s"], _QUANTILE_NUMBERS)

@@ -31,6 +31,7 @@ import numpy as np
 from lodestar_router.core.goal import DEFAULT_GOAL, Goal
 from lodestar_router.core.types import Candidate, Decision, DecodeForecast, EngineId, RoutedRequest
 from lodestar_router.features.decoding import Decoding
+from lodestar_router.features.rates import own_uncached_tokens
 from lodestar_router.features.schema import SCHEMA_VERSION
 from lodestar_router.features.serving import PublishedModel
 from lodestar_router.features.trust import TrustGate
@@ -106,7 +107,8 @@ class LodestarPolicy:
             self.long_ttft_s.add(float(decision.predicted_ttft_s[chosen]))
         if decision.work_s is not None:
             candidate = decision.candidates[chosen]
-            self.congestion.sent(candidate, decision.work_s[chosen], request.now_s)
+            tokens = own_uncached_tokens(request, candidate)
+            self.congestion.sent(candidate, tokens, decision.work_s[chosen], request.now_s)
 
     def prefers_another(
         self, request: RoutedRequest, candidates: Sequence[Candidate], engine_id: EngineId
@@ -119,11 +121,12 @@ class LodestarPolicy:
                 return cost > bound
         return True
 
-    def withdrawn(self, decision: Decision, now_s: float) -> None:
+    def withdrawn(self, request: RoutedRequest, decision: Decision, now_s: float) -> None:
         """It was decided, and not sent: it will be decided anew."""
         if decision.work_s is not None:
             candidate = decision.candidates[decision.chosen]
-            self.congestion.withdrawn(candidate, decision.work_s[decision.chosen], now_s)
+            tokens, work_s = own_uncached_tokens(request, candidate), decision.work_s
+            self.congestion.withdrawn(candidate, tokens, work_s[decision.chosen], now_s)
 
     def consider(
         self,
@@ -216,5 +219,9 @@ class LodestarPolicy:
     ) -> list[float]:
         """The part of it that is prefill."""
         return self.congestion.prices_s(
-            candidates, predicted.ttft_s, predicted.work_s, predicted.s_per_token, request.now_s
+            candidates,
+            predicted.ttft_s,
+            predicted.uncached_tokens,
+            predicted.s_per_token,
+            request.now_s,
         )

@@ -33,7 +33,8 @@ class Prediction(Struct, frozen=True, kw_only=True, eq=False):
     distrusted_s: list[float] | None  # TTFT with a g that is not used
     spread: list[float]  # standard deviation of ln(observed / ttft_s)
     s_per_token: list[float]  # of prefill, the engine's recent error included
-    work_s: list[float]  # of prefill that this request adds
+    uncached_tokens: list[int]  # of this request
+    work_s: list[float]  # of prefill that it adds
 
 
 def predict(
@@ -56,6 +57,7 @@ def predict(
     ttft_s: list[float] = []
     spread: list[float] = []
     s_per_token: list[float] = []
+    uncached: list[int] = []
     work_s: list[float] = []
     for candidate in candidates:
         engine = candidate.engine
@@ -72,6 +74,7 @@ def predict(
         ttft_s.append(base_s * correction)
         spread.append(spread_of_kind)
         s_per_token.append(corrected_s_per_token)
+        uncached.append(uncached_tokens)
         work_s.append(uncached_tokens * corrected_s_per_token)
     features = encode(request, candidates, bases_s)
     residuals: FloatVector | None = None
@@ -93,6 +96,7 @@ def predict(
         distrusted_s=distrusted_s,
         spread=spread,
         s_per_token=s_per_token,
+        uncached_tokens=uncached,
         work_s=work_s,
     )
 

@@ -88,10 +88,10 @@ class Choosing:
     def withdraw(self, passage: Passage, decision: Decision) -> None:
         """It was not sent where it was to go: the next decision is another."""
         now_s, learned = self._clock(), learned_in(self.policy)
+        if learned is not None:
+            learned.withdrawn(passage.routed, decision, now_s)
         passage.held_s += now_s - passage.routed.now_s
         passage.routed = replace(passage.routed, now_s=now_s)
-        if learned is not None:
-            learned.withdrawn(decision, now_s)
 
     def _candidates(
         self, passage: Passage, routed: RoutedRequest, engine_ids: Sequence[EngineId]

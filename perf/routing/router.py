@@ -164,13 +164,14 @@ class RouterCore:
     def withdraw(self, flight: Flight) -> None:
         """It is not sent where it was to go: give back what was taken of that engine."""
         assert flight.ticket is not None
+        assert flight.routed is not None
         assert flight.decision is not None
         flight.ticket.end()
         if flight.reservation is not None:
             self.index.release(flight.reservation, completed=False)
         learned = learned_in(self.policy)
         if learned is not None:
-            learned.withdrawn(flight.decision, self._clock())
+            learned.withdrawn(flight.routed, flight.decision, self._clock())
         self._observe(flight, Ending.MOVED)
 
     def first_token(self, flight: Flight) -> None:
