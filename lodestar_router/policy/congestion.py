@@ -71,6 +71,11 @@ class _Recent:
         self.work_s *= keep
         self.at_s = now_s
 
+    @property
+    def sums(self) -> tuple[float, float, float]:
+        """What `restore` takes."""
+        return self.requests, self.tokens, self.work_s
+
 
 class CongestionPrice:
     """Prices candidates and remembers what was sent where."""
@@ -151,11 +156,10 @@ class CongestionPrice:
         if self._fleet is None:
             return {}
         self._fleet.fade(now_s)
-        sums = {"": self._fleet, **self._recent}
-        ages = {"": now_s - self._began_s}
-        return {
-            name: [ages.get(name, now_s - each.at_s), each.requests, each.tokens, each.work_s]
-            for name, each in sums.items()
+        fleet = [now_s - self._began_s, *self._fleet.sums]
+        return {"": fleet} | {
+            engine_id: [now_s - recent.at_s, *recent.sums]
+            for engine_id, recent in self._recent.items()
         }
 
     def restore(self, state: Mapping[str, Sequence[float]], now_s: float) -> None:
