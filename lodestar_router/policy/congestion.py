@@ -7,7 +7,8 @@
     u         the same of a usual request: the fleet's mean lately
     busy_i    share of the time lately that i spent on prefill, at most MAX_BUSY
     busy      the mean of it over the fleet
-    drain_i   seconds until i's prefill queue is empty, this request included
+    drain_i   seconds until i's prefill queue is empty, this request included: the predicted TTFT,
+              or all tokens that i was sent at r_i, whichever is longer
 
 A usual request takes u * r_i on i, at r_i seconds per token, so busy_i / (u * r_i) is the rate
 at which usual requests would come to make i as busy as it is. Each that comes before i has
@@ -34,10 +35,11 @@ from dataclasses import dataclass
 
 from lodestar_router.core.types import Candidate, EngineId
 
-# Of 3, 5 and 8: 3 had 1.05 times the mean TTFT of 5, 8 1.01 times, in four cells near saturation
-# with one seed each.
+# 8 has the mean TTFT of 5 (1.00 [0.97, 1.03], 12 cells of perf.routing, two seeds).
 KAPPA = 5.0
-# A power of 1.25 throughout, of seconds instead of tokens, had 1.02 times the mean TTFT.
+# A power of 1.25 throughout, of seconds instead of tokens, had 1.016 [1.011, 1.022] times the mean
+# TTFT (33 cells, five seeds); -0.1 and 3.0 had 1.01 times, one half of the speed in it 1.01 times,
+# either drain alone 1.02 times (12 cells, two or three seeds).
 IDLE_POWER = 0.4
 BUSY_POWER = 2.0
 MEMORY_S = 30.0  # rates are means over about as long: minutes would miss a rush
