@@ -6,7 +6,7 @@
     u_i       tokens of the prompt that i would have to compute
     u         the same of a usual request: the fleet's mean lately
     busy_i    share of the time lately that i spent on prefill, at most MAX_BUSY
-    busy      the mean of it over the fleet
+    busy      the mean of it over the candidates
     drain_i   seconds until i's prefill queue is empty, this request included: the predicted TTFT,
               or all tokens that i was sent at r_i, whichever is longer
 
@@ -44,7 +44,6 @@ IDLE_POWER = 0.4
 BUSY_POWER = 2.0
 MEMORY_S = 30.0  # rates are means over about as long: minutes would miss a rush
 MAX_BUSY = 0.9  # the formula has a pole at 1, where a rate measured over 30 s is not that exact
-FORGET_S = 3 * MEMORY_S  # an engine that was not asked about for so long is gone
 
 
 @dataclass(slots=True)
@@ -87,7 +86,6 @@ class CongestionPrice:
         self._fleet: _Recent | None = None  # None: nothing was sent yet
         self._began_s = 0.0
         self._usual_tokens = 1.0  # mean lately; its parts fade to nothing in hours without any
-        self._forget_at_s = 0.0
 
     def prices_s(
         self,
@@ -102,39 +100,35 @@ class CongestionPrice:
         Args:
             own_tokens: of the prompt, to be computed by each.
         """
-        fleet = self._fleet
-        if fleet is None:
-            return [0.0] * len(candidates)
-        fleet.fade(now_s)
-        busy = fleet.work_s / MEMORY_S / len(self._recent)
-        power = IDLE_POWER + BUSY_POWER * min(busy, MAX_BUSY)
+        busy = [self._busy(candidate.engine.engine_id, now_s) for candidate in candidates]
+        power = IDLE_POWER + BUSY_POWER * sum(busy) / len(busy)
         prices: list[float] = []
-        for candidate, predicted, tokens, rate in zip(
-            candidates, predicted_s, own_tokens, s_per_token, strict=True
+        for candidate, busy_i, predicted, tokens, rate in zip(
+            candidates, busy, predicted_s, own_tokens, s_per_token, strict=True
         ):
-            recent = self._recent.get(candidate.engine.engine_id)
-            if recent is None:
-                prices.append(0.0)
-                continue
-            recent.fade(now_s)
             drain = max(predicted, (candidate.engine.inflight_prefill_tokens + tokens) * rate)
-            busy = min(recent.work_s / MEMORY_S, MAX_BUSY)
             size = (tokens / self._usual_tokens) ** power
-            prices.append(KAPPA * size * busy / (1.0 - busy) * drain)
+            prices.append(KAPPA * size * busy_i / (1.0 - busy_i) * drain)
         return prices
+
+    def _busy(self, engine_id: EngineId, now_s: float) -> float:
+        recent = self._recent.get(engine_id)
+        if recent is None:
+            return 0.0
+        recent.fade(now_s)
+        return min(recent.work_s / MEMORY_S, MAX_BUSY)
 
     def sent(self, candidate: Candidate, own_tokens: int, own_work_s: float, now_s: float) -> None:
         """A request goes to this candidate, which has so much of it to compute."""
         recent = self._recent.get(candidate.engine.engine_id)
         if recent is None:
+            self._forget_idle(now_s)
             recent = self._recent[candidate.engine.engine_id] = _Recent(now_s)
         if self._fleet is None:
             self._fleet, self._began_s = _Recent(now_s), now_s
         recent.add(own_tokens, own_work_s, now_s)
         self._fleet.add(own_tokens, own_work_s, now_s)
         self._usual_tokens = self._fleet.tokens / self._fleet.requests
-        if now_s >= self._forget_at_s:
-            self._forget_gone(now_s)
 
     def withdrawn(
         self, candidate: Candidate, own_tokens: int, own_work_s: float, now_s: float
@@ -176,7 +170,7 @@ class CongestionPrice:
         if not all(math.isfinite(sum(each)) and min(each) >= 0.0 for each in sums.values()):
             raise ValueError("what was sent is out of range")
         age_s, requests, tokens, work_s = sums.pop("", (0.0, 0.0, 0.0, 0.0))
-        if min(requests, tokens, work_s) <= 0.0 or not sums:
+        if min(requests, tokens, work_s) <= 0.0:
             return
         self._began_s = now_s - age_s
         self._fleet = _Recent(now_s, requests, tokens, work_s)
@@ -186,9 +180,8 @@ class CongestionPrice:
             for name, (since_s, *of_engine) in sums.items()
         }
 
-    def _forget_gone(self, now_s: float) -> None:
-        """Engines that nobody asks about any more would make the fleet seem idle."""
-        self._forget_at_s = now_s + MEMORY_S
-        gone = [e for e, recent in self._recent.items() if now_s - recent.at_s > FORGET_S]
-        for engine_id in gone:
+    def _forget_idle(self, now_s: float) -> None:
+        """Engines that got nothing for long weigh nothing: drop them."""
+        idle = [e for e, recent in self._recent.items() if now_s - recent.at_s > 10 * MEMORY_S]
+        for engine_id in idle:
             del self._recent[engine_id]

@@ -6,7 +6,6 @@ import pytest
 
 from lodestar_router.policy.congestion import (
     BUSY_POWER,
-    FORGET_S,
     IDLE_POWER,
     KAPPA,
     MEMORY_S,
@@ -30,10 +29,10 @@ def test_the_price_is_the_formula() -> None:
         price.sent(busy, 200, 0.2, 5.0)
     price.sent(idle, 200, 0.2, 5.0)
 
-    (charged,) = price.prices_s([busy], [0.3], [100], [1e-3], 5.0)
+    charged, _ = price.prices_s([busy, idle], [0.3] * 2, [100] * 2, [1e-3] * 2, 5.0)
 
     busy_ratio, drain_s = 29 * 0.2 / MEMORY_S, 1000 * 1e-3 + 0.1
-    power = IDLE_POWER + BUSY_POWER * 30 * 0.2 / MEMORY_S / 2
+    power = IDLE_POWER + BUSY_POWER * (29 + 1) * 0.2 / MEMORY_S / 2
     size = (100 / 200) ** power
     assert charged == pytest.approx(KAPPA * size * busy_ratio / (1 - busy_ratio) * drain_s)
 
@@ -154,17 +153,17 @@ def test_what_was_sent_fades_and_is_forgotten() -> None:
     assert price.prices_s([busy], [0.3], [100], [1e-3], 1000.0) == [0.0]
 
 
-def test_an_engine_that_is_gone_does_not_make_the_fleet_seem_idle() -> None:
+def test_engines_that_do_not_take_the_request_do_not_make_those_that_do_seem_idle() -> None:
     price, alone = CongestionPrice(), CongestionPrice()
-    stays, gone = candidate("a", inflight_prefill_tokens=1000), candidate("b")
-    price.sent(gone, 100, 0.1, 0.0)
-    for number in range(200):
-        for each in (price, alone):
-            each.sent(stays, 100, 0.4, 1.01 * FORGET_S + number)
+    busy = candidate("a", inflight_prefill_tokens=1000)
+    price.sent(candidate("of another model"), 100, 0.1, 0.0)
+    for each in (price, alone):
+        for _ in range(100):
+            each.sent(busy, 100, 0.2, 0.0)
 
-    asked = [stays], [0.3], [400], [1e-3], 1.01 * FORGET_S + 200
+    asked = [busy], [0.3], [100], [1e-3], 0.0
 
-    assert price.prices_s(*asked) == pytest.approx(alone.prices_s(*asked), rel=1e-3)
+    assert price.prices_s(*asked) == pytest.approx(alone.prices_s(*asked))
 
 
 def test_a_busy_fleet_keeps_to_its_caches_where_greed_would_spread() -> None:
