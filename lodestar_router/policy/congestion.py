@@ -37,7 +37,7 @@ from lodestar_router.core.types import Candidate, EngineId
 
 # 8 has the mean TTFT of 5 (1.00 [0.97, 1.03], 12 cells of perf.routing, two seeds).
 KAPPA = 5.0
-# A power of 1.25 throughout, of seconds instead of tokens, had 1.016 [1.011, 1.022] times the mean
+# A power of 1.25 throughout, of seconds instead of tokens, had 1.018 [1.011, 1.025] times the mean
 # TTFT (33 cells, five seeds); -0.1 and 3.0 had 1.01 times, one half of the speed in it 1.01 times,
 # either drain alone 1.02 times (12 cells, two or three seeds).
 IDLE_POWER = 0.4
