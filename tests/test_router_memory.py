@@ -115,8 +115,8 @@ def test_no_file_is_no_memory(tmp_path: Path) -> None:
         pytest.param({"corrections": {"a": [1.0, float("nan"), 1.0]}}, id="not-a-number"),
         pytest.param({"decode_rates": {"A30": [1.0]}}, id="half-a-rate"),
         pytest.param({"long_ttft_s": -1.0}, id="a-negative-time"),
-        pytest.param({"lately": {"": [1.0, -2.0, 3.0, 4.0]}}, id="less-than-nothing-sent"),
-        pytest.param({"lately": {"a": [1.0, float("nan"), 3.0, 4.0]}}, id="no-number-sent"),
+        pytest.param({"lately": {"": [1.0, -2.0, 3.0]}}, id="less-than-nothing-sent"),
+        pytest.param({"lately": {"a": [1.0, float("nan")]}}, id="no-number-sent"),
     ],
 )
 def test_what_is_no_memory_is_refused_by_its_path(memory: object, tmp_path: Path) -> None:

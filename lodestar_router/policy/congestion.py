@@ -14,10 +14,11 @@ A usual request takes u * r_i on i, at r_i seconds per token, so busy_i / (u * r
 at which usual requests would come to make i as busy as it is. Each that comes before i has
 drained is delayed by u_i * r_i: how fast i is cancels. The rate at which requests do come
 would be too much where most of them are short, as those that find all of their prompt
-cached: an engine that many of them go to would be closed to everybody else. Long requests
-pay more than by their share: nobody overtakes them once they are with the engine, while
-short ones wait at the router (core/hold.py) and are let through. The busier the fleet, the more
-counts what is computed at all, the less how soon: so they go where their prefix is.
+cached: an engine that many of them go to would be closed to everybody else. Where more than
+0.3 of the time is spent on prefill, long requests pay more than by their share: nobody overtakes
+them once they are with the engine, while short ones wait at the router (core/hold.py) and are let
+through. The busier the fleet, the more counts what is computed at all, the less how soon: so
+requests go where their prefix is.
 
 Greedy choice is myopic even with perfect foresight: near saturation it gives up
 cached prefixes, each to save its own milliseconds, and the work that this makes
@@ -26,7 +27,7 @@ TTFT was 53 s without a price and 1 to 1.5 s with one.
 
 In       candidates with predicted TTFT and seconds per token; then the choice made.
 Out      float list [candidates], seconds.
-Cost     about 1 us per candidate. Memory: four numbers per engine seen lately.
+Cost     about 1 us per candidate. Memory: two numbers per engine seen lately.
 """
 
 import math
@@ -47,44 +48,31 @@ MAX_BUSY = 0.9  # the formula has a pole at 1, where a rate measured over 30 s i
 
 
 @dataclass(slots=True)
-class _Recent:
-    """Sums that fade with `MEMORY_S`."""
+class _Fading:
+    """A sum that fades with `MEMORY_S`."""
 
     at_s: float
-    requests: float = 0.0
-    tokens: float = 0.0  # computed for them
-    work_s: float = 0.0  # likewise
+    value: float = 0.0
 
-    def add(self, tokens: float, work_s: float, now_s: float, requests: float = 1.0) -> None:
-        self.fade(now_s)
-        # What is taken back has faded since: never below nothing.
-        self.requests = max(self.requests + requests, 0.0)
-        self.tokens = max(self.tokens + tokens, 0.0)
-        self.work_s = max(self.work_s + work_s, 0.0)
-
-    def fade(self, now_s: float) -> None:
+    def now(self, now_s: float) -> float:
         passed_s = now_s - self.at_s
-        if passed_s <= 0.0:
-            return
-        keep = math.exp(-passed_s / MEMORY_S)
-        self.requests *= keep
-        self.tokens *= keep
-        self.work_s *= keep
-        self.at_s = now_s
+        if passed_s > 0.0:
+            self.value *= math.exp(-passed_s / MEMORY_S)
+            self.at_s = now_s
+        return self.value
 
-    @property
-    def sums(self) -> tuple[float, float, float]:
-        """What `restore` takes."""
-        return self.requests, self.tokens, self.work_s
+    def add(self, amount: float, now_s: float) -> None:
+        # What is taken back has faded since: never below nothing.
+        self.value = max(self.now(now_s) + amount, 0.0)
 
 
 class CongestionPrice:
     """Prices candidates and remembers what was sent where."""
 
     def __init__(self) -> None:
-        self._recent: dict[EngineId, _Recent] = {}
-        self._fleet: _Recent | None = None  # None: nothing was sent yet
-        self._began_s = 0.0
+        self._work_s: dict[EngineId, _Fading] = {}  # of prefill, sent to each
+        self._requests, self._tokens = _Fading(0.0), _Fading(0.0)  # sent to all; to be computed
+        self._began_s: float | None = None  # None: nothing was sent yet
         self._usual_tokens = 1.0  # mean lately; its parts fade to nothing in hours without any
 
     def prices_s(
@@ -112,50 +100,51 @@ class CongestionPrice:
         return prices
 
     def _busy(self, engine_id: EngineId, now_s: float) -> float:
-        recent = self._recent.get(engine_id)
-        if recent is None:
-            return 0.0
-        recent.fade(now_s)
-        return min(recent.work_s / MEMORY_S, MAX_BUSY)
+        work_s = self._work_s.get(engine_id)
+        return 0.0 if work_s is None else min(work_s.now(now_s) / MEMORY_S, MAX_BUSY)
 
     def sent(self, candidate: Candidate, own_tokens: int, own_work_s: float, now_s: float) -> None:
         """A request goes to this candidate, which has so much of it to compute."""
-        recent = self._recent.get(candidate.engine.engine_id)
-        if recent is None:
+        work_s = self._work_s.get(candidate.engine.engine_id)
+        if work_s is None:
             self._forget_idle(now_s)
-            recent = self._recent[candidate.engine.engine_id] = _Recent(now_s)
-        if self._fleet is None:
-            self._fleet, self._began_s = _Recent(now_s), now_s
-        recent.add(own_tokens, own_work_s, now_s)
-        self._fleet.add(own_tokens, own_work_s, now_s)
-        self._usual_tokens = self._fleet.tokens / self._fleet.requests
+            work_s = self._work_s[candidate.engine.engine_id] = _Fading(now_s)
+        if self._began_s is None:
+            self._began_s = now_s
+        work_s.add(own_work_s, now_s)
+        self._requests.add(1.0, now_s)
+        self._tokens.add(own_tokens, now_s)
+        self._usual_tokens = self._tokens.value / self._requests.value
 
     def withdrawn(
         self, candidate: Candidate, own_tokens: int, own_work_s: float, now_s: float
     ) -> None:
         """A request that was said to be sent there, lately, was not."""
-        recent = self._recent.get(candidate.engine.engine_id)
-        for sums in (recent, self._fleet):
-            if sums is not None:
-                sums.add(-own_tokens, -own_work_s, now_s, requests=-1.0)
+        work_s = self._work_s.get(candidate.engine.engine_id)
+        if work_s is not None:
+            work_s.add(-own_work_s, now_s)
+        self._requests.add(-1.0, now_s)
+        self._tokens.add(-own_tokens, now_s)
 
     def requests_per_s(self, now_s: float) -> float:
         """What was sent lately to all engines; 0.0 before the first."""
-        if self._fleet is None:
+        if self._began_s is None:
             return 0.0
-        self._fleet.fade(now_s)
         seen_s = max(now_s - self._began_s, 1.0)
-        return self._fleet.requests / (MEMORY_S * (1.0 - math.exp(-seen_s / MEMORY_S)))
+        return self._requests.now(now_s) / (MEMORY_S * (1.0 - math.exp(-seen_s / MEMORY_S)))
 
     def state(self, now_s: float) -> dict[str, list[float]]:
-        """What was sent lately, for `restore`: ages and sums; of the fleet under ""."""
-        if self._fleet is None:
+        """What was sent lately, for `restore`.
+
+        Under "" when the first was sent, in seconds ago, requests and tokens of the fleet; under
+        an engine's id when its work was summed, in seconds ago, and the sum.
+        """
+        if self._began_s is None:
             return {}
-        self._fleet.fade(now_s)
-        fleet = [now_s - self._began_s, *self._fleet.sums]
+        fleet = [now_s - self._began_s, self._requests.now(now_s), self._tokens.now(now_s)]
         return {"": fleet} | {
-            engine_id: [now_s - recent.at_s, *recent.sums]
-            for engine_id, recent in self._recent.items()
+            engine_id: [now_s - work_s.at_s, work_s.value]
+            for engine_id, work_s in self._work_s.items()
         }
 
     def restore(self, state: Mapping[str, Sequence[float]], now_s: float) -> None:
@@ -163,25 +152,23 @@ class CongestionPrice:
 
         Whatever was sent to a router that was away will be sent to the one that is back.
         """
-        sums = {
-            name: (float(age_s), float(requests), float(tokens), float(work_s))
-            for name, (age_s, requests, tokens, work_s) in state.items()
-        }
-        if not all(math.isfinite(sum(each)) and min(each) >= 0.0 for each in sums.values()):
+        numbers = {name: [float(number) for number in each] for name, each in state.items()}
+        if not all(math.isfinite(sum(each)) and min(each) >= 0.0 for each in numbers.values()):
             raise ValueError("what was sent is out of range")
-        age_s, requests, tokens, work_s = sums.pop("", (0.0, 0.0, 0.0, 0.0))
-        if min(requests, tokens, work_s) <= 0.0:
+        age_s, requests, tokens = numbers.pop("", (0.0, 0.0, 0.0))
+        work_s = {
+            EngineId(name): _Fading(now_s - since_s, sum_s)
+            for name, (since_s, sum_s) in numbers.items()
+        }
+        if min(requests, tokens) <= 0.0:
             return
         self._began_s = now_s - age_s
-        self._fleet = _Recent(now_s, requests, tokens, work_s)
+        self._requests, self._tokens = _Fading(now_s, requests), _Fading(now_s, tokens)
         self._usual_tokens = tokens / requests
-        self._recent = {
-            EngineId(name): _Recent(now_s - since_s, *of_engine)
-            for name, (since_s, *of_engine) in sums.items()
-        }
+        self._work_s = work_s
 
     def _forget_idle(self, now_s: float) -> None:
         """Engines that got nothing for long weigh nothing: drop them."""
-        idle = [e for e, recent in self._recent.items() if now_s - recent.at_s > 10 * MEMORY_S]
+        idle = [e for e, work_s in self._work_s.items() if now_s - work_s.at_s > 10 * MEMORY_S]
         for engine_id in idle:
-            del self._recent[engine_id]
+            del self._work_s[engine_id]
