@@ -80,7 +80,7 @@ def agreeing_in_any_order(records: Sequence[RequestRecord]) -> float:
     Of two that are sent in the same millisecond over two connections the second may reach
     the engine first: then it computes their prefix, and the first finds it cached.
     """
-    expected = Counter((record.engine, record.expected_cached_tokens) for record in records)
+    expected = Counter((record.engine, record.expected_cached_tokens or 0) for record in records)
     reported = Counter((record.engine, record.cached_tokens) for record in records)
     return (expected & reported).total() / len(records)
 
