@@ -58,6 +58,7 @@ class VllmEngine:
         log_dir: Path,
         ports: EnginePorts,
         layers: int = LAYERS,
+        cores: frozenset[int] = frozenset(),
     ) -> None:
         self.name = name
         self.layers = layers
@@ -69,6 +70,7 @@ class VllmEngine:
             _command(python, model_dir, ports, layers),
             env=_environment(ports),
             log=log_dir / f"{name}.log",
+            cores=cores,
         )
 
     @property
@@ -185,6 +187,7 @@ def running_engines(
     engines = [
         VllmEngine(
             name,
+            cores=_share_of_cores(number, len(layers)),
             python=python,
             model_dir=model_dir,
             log_dir=log_dir,
@@ -196,7 +199,7 @@ def running_engines(
                 scheduler_stats=zmq.take(),
             ),
         )
-        for name, count in layers.items()
+        for number, (name, count) in enumerate(layers.items())
     ]
     try:
         for engine in engines:
@@ -207,6 +210,12 @@ def running_engines(
     finally:
         for engine in engines:
             engine.stop()
+
+
+def _share_of_cores(number: int, engines: int) -> frozenset[int]:
+    """Cores of its own for each engine, as a GPU would be; none where there are too few."""
+    cores = sorted(os.sched_getaffinity(0))
+    return frozenset(cores[number::engines]) if len(cores) >= engines else frozenset()
 
 
 def _command(python: Path, model_dir: Path, ports: EnginePorts, layers: int) -> list[str]:
@@ -244,7 +253,7 @@ def _environment(ports: EnginePorts) -> Mapping[str, str]:
     return inherited | offline() | {
         "VLLM_CPU_KVCACHE_SPACE": str(_KV_CACHE_GIB),
         "VLLM_SERVER_DEV_MODE": "1",  # serves /reset_prefix_cache
-        "OMP_NUM_THREADS": "1",  # two engines share two cores
+        "OMP_NUM_THREADS": "1",  # of two cores each of two engines has one
         # Left to itself every engine binds its worker to the same core, and whichever
         # spins for work there starves the other for seconds.
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",

@@ -37,12 +37,20 @@ class ManagedProcess:
     """One process in its own group, logging to a file, cleaned up at exit."""
 
     def __init__(
-        self, name: str, command: Sequence[str], *, env: Mapping[str, str], log: Path
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        log: Path,
+        cores: frozenset[int] = frozenset(),
     ) -> None:
+        """Empty cores: any."""
         self.name = name
         self.log = log
         self._command = list(command)
         self._env = dict(env)
+        self._cores = cores
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -69,6 +77,8 @@ class ManagedProcess:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        if self._cores:
+            os.sched_setaffinity(self._process.pid, self._cores)  # before it has any child
         atexit.register(self.kill)
 
     def kill(self) -> None:
