@@ -21,8 +21,9 @@ SLEEPER = "import subprocess, sys, time; p = subprocess.Popen(['sleep', '60'])\n
     "print(p.pid, flush=True); time.sleep(60)"  # fmt: skip
 
 
-def python(code: str, log: Path) -> ManagedProcess:
-    return ManagedProcess("sleeper", [sys.executable, "-c", code], env=os.environ, log=log)
+def python(code: str, log: Path, cores: frozenset[int] = frozenset()) -> ManagedProcess:
+    command = [sys.executable, "-c", code]
+    return ManagedProcess("sleeper", command, env=os.environ, log=log, cores=cores)
 
 
 def test_kill_ends_the_whole_group(tmp_path: Path) -> None:
@@ -44,6 +45,20 @@ def test_stop_asks_first_and_returns_the_exit_code(tmp_path: Path) -> None:
     process.wait_until(lambda: "ready" in (tmp_path / "log").read_text(), timeout_s=20)
 
     assert process.stop() == 7
+
+
+def test_a_process_and_its_children_keep_to_their_cores(tmp_path: Path) -> None:
+    core = max(os.sched_getaffinity(0))
+    show = "import os; print(*os.sched_getaffinity(0), flush=True)"
+    code = f"import subprocess, sys, time; time.sleep(0.2); {show}\n" \
+        f"subprocess.run([sys.executable, '-c', '{show}']); time.sleep(60)"  # fmt: skip
+    process = python(code, tmp_path / "log", frozenset({core}))
+    process.start()
+
+    process.wait_until(lambda: (tmp_path / "log").read_text().count("\n") == 2, timeout_s=20)
+    process.kill()
+
+    assert (tmp_path / "log").read_text().split() == [str(core), str(core)]
 
 
 def test_a_process_that_ends_while_starting_shows_its_log(tmp_path: Path) -> None:
