@@ -1,8 +1,8 @@
 """The loads that policies are compared under, in two sizes.
 
 Each has a `run(url, model, seed) -> Measured`. Sizes suit two unequal engines of
-the tiny model on two cores: most work is prefill, the shallow engine alone could
-carry about half of it, and nothing is ever evicted from a 1 GiB KV cache.
+the tiny model, each on a core of its own: most work is prefill, the shallow engine could
+carry nearly all of it, and nothing is ever evicted from a 1 GiB KV cache.
 """
 
 import asyncio
